@@ -1,0 +1,186 @@
+"""How a model family wants its prompt.  One TOML spec -> training text, Hugging Face chat template, Ollama TEMPLATE.
+
+    base = load_base("tiny")
+    base.prompt([{"role": "user", "content": "Hi"}])     # what the server must render
+    base.completion("Hello.")                            # what the model learns to add, its stop token last
+
+The begin-of-sequence token belongs to the tokenizer (`add_bos`) and stands in no template.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from contract.errors import UserError, faults_error
+from contract.toml_file import fill, read_toml
+
+BASES = Path(__file__).parent / "bases"
+Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
+SYSTEM_PLACES = ("own_turn", "first_user", "last_user")
+
+
+@dataclass(frozen=True)
+class Base:
+    name: str
+    repo: str  # on the Hugging Face Hub, or a folder
+    architecture: str  # general.architecture of the GGUF's source model: mistral, llama, gemma
+    license: str
+    context_length: int  # tokens
+    system: str  # where system text stands: own_turn, first_user or last_user
+    system_text: str  # "...{system}..."; own_turn: the turn, else what is put into the user turn
+    user_turn: str  # "...{content}...", with {system} where system text goes into it
+    assistant_turn: str  # "...{content}...", ends with the stop
+    generation_prompt: str  # the beginning of assistant_turn that the server writes itself
+    stop: str
+    pad: str
+    add_bos: bool
+    add_space_prefix: bool
+
+    def prompt(self, messages: list[Message]) -> str:
+        """The conversation so far as text, up to where the assistant's next words begin (closed after an assistant turn).
+
+        System texts are joined by a blank line, and so are neighbours of one role, as Ollama does before it renders.
+        """
+        system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
+        turns = _merge(messages)
+        users = [i for i, (role, _) in enumerate(turns) if role == "user"]
+        holder = users[0 if self.system == "first_user" else -1] if users and self.system != "own_turn" else -1
+        text = self.system_text.replace("{system}", system) if system and self.system == "own_turn" else ""
+        for i, (role, content) in enumerate(turns):
+            if role == "user":
+                text += self._user(content, system if i == holder else "")
+            elif role == "assistant":
+                text += _put(self.assistant_turn, content)
+        ends_open = not turns or turns[-1][0] != "assistant"
+        return text + (self.generation_prompt if ends_open else "")
+
+    def completion(self, answer: str) -> str:
+        """What the model must generate for `answer`; the stop token is its end."""
+        turn = _put(self.assistant_turn, answer).removeprefix(self.generation_prompt)
+        return turn[: turn.rindex(self.stop) + len(self.stop)]
+
+    def answer(self, generated: str) -> str:
+        """The answer in a generated text: the wire's leading text of the assistant turn taken off."""
+        return generated.removeprefix(self._assistant_parts()[0].removeprefix(self.generation_prompt))
+
+    def ollama_template(self) -> str:
+        """Ollama's TEMPLATE (Go text/template over .System and .Messages)."""
+        before, between, after = self._user_parts()
+        start, end = self._assistant_parts()
+        chosen = "(eq $i $last)" if self.system == "last_user" else "(eq $i $first)"
+        system = f"{self.system_text.replace('{system}', '{{ $.System }}')}"
+        own = f"{{{{ if .System }}}}{system}{{{{ end }}}}" if self.system == "own_turn" else ""
+        inner = "" if self.system == "own_turn" else f"{{{{ if and $.System {chosen} }}}}{system}{{{{ end }}}}"
+        return (
+            "{{- $first := -1 }}{{- $last := -1 }}{{- $open := true }}{{- range $i, $m := .Messages }}"
+            '{{- if eq $m.Role "user" }}{{- if eq $first -1 }}{{- $first = $i }}{{- end }}{{- $last = $i }}{{- end }}'
+            '{{- $open = ne $m.Role "assistant" }}{{- end }}'
+            f"{own}{{{{- range $i, $m := .Messages }}}}"
+            f'{{{{- if eq $m.Role "user" }}}}{before}{inner}{between}{{{{ $m.Content }}}}{after}'
+            f'{{{{- else if eq $m.Role "assistant" }}}}{start}{{{{ $m.Content }}}}{end}{{{{- end }}}}{{{{- end }}}}'
+            + (f"{{{{- if $open }}}}{self.generation_prompt}{{{{- end }}}}" if self.generation_prompt else "")
+        )
+
+    def chat_template(self) -> str:
+        """Hugging Face's chat template (Jinja) of the same rule, for tokenizer_config.json and the GGUF."""
+        before, between, after = self._user_parts()
+        start, end = self._assistant_parts()
+        wrap = self.system_text.split("{system}")
+        system = f"{{% if ns.system %}}{{{{ {_jinja(wrap[0])} + ns.system + {_jinja(wrap[1])} }}}}{{% endif %}}"
+        own = system if self.system == "own_turn" else ""
+        wanted = "ns.first" if self.system == "first_user" else "ns.last"
+        inner = "" if own else f"{{% if ns.i == {wanted} %}}{system}{{% endif %}}"
+        close = (
+            f"{{% if ns.role == 'user' %}}{{{{ {_jinja(after)} }}}}"
+            f"{{% elif ns.role == 'assistant' %}}{{{{ {_jinja(end)} }}}}{{% endif %}}"
+        )
+        return (
+            "{% set ns = namespace(system='', role='', i=0, first=0, last=0) %}{% for m in messages %}"
+            "{% if m.role == 'system' %}"
+            "{% set ns.system = ns.system + ('\\n\\n' if ns.system else '') + m.content %}{% endif %}"
+            "{% if m.role == 'user' and ns.role != 'user' %}{% set ns.last = ns.last + 1 %}{% set ns.first = 1 %}{% endif %}"
+            "{% set ns.role = m.role %}{% endfor %}{% set ns.role = '' %}"
+            f"{own}{{% for m in messages %}}"
+            "{% if m.role == ns.role %}{% if m.role != 'system' %}{{ '\\n\\n' + m.content }}{% endif %}"
+            f"{{% else %}}{close}"
+            f"{{% if m.role == 'user' %}}{{% set ns.i = ns.i + 1 %}}{{{{ {_jinja(before)} }}}}{inner}{{{{ {_jinja(between)} + m.content }}}}"
+            f"{{% elif m.role == 'assistant' %}}{{{{ {_jinja(start)} + m.content }}}}{{% endif %}}{{% set ns.role = m.role %}}{{% endif %}}"
+            f"{{% endfor %}}{close}"
+            f"{{% if ns.role != 'assistant' %}}{{{{ {_jinja(self.generation_prompt)} }}}}{{% endif %}}"
+        )
+
+    def _user(self, content: str, system: str) -> str:
+        before, between, after = self._user_parts()
+        return before + (self.system_text.replace("{system}", system) if system else "") + between + content + after
+
+    def _user_parts(self) -> tuple[str, str, str]:
+        before, after = self.user_turn.split("{content}")
+        first, found, between = before.partition("{system}")
+        return (first, between, after) if found else (before, "", after)
+
+    def _assistant_parts(self) -> tuple[str, str]:
+        start, end = self.assistant_turn.split("{content}")
+        return start, end
+
+
+def _merge(messages: list[Message]) -> list[tuple[str, str]]:
+    turns: list[tuple[str, str]] = []
+    for message in messages:
+        role, content = message["role"], message["content"]
+        if role not in ("system", "user", "assistant"):
+            raise UserError(f"unknown role '{role}' (roles: system, user, assistant)")
+        if turns and turns[-1][0] == role:
+            turns[-1] = (role, turns[-1][1] + "\n\n" + content)
+        else:
+            turns.append((role, content))
+    return turns
+
+
+def _put(turn: str, content: str) -> str:
+    start, end = turn.split("{content}")
+    return start + content + end
+
+
+def _jinja(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def base_path(base: str) -> Path:
+    """A shipped base's name or a path that ends in .toml.  Raises UserError naming the shipped ones."""
+    path = Path(base) if base.endswith(".toml") else BASES / f"{base}.toml"
+    if not path.is_file():
+        shipped = ", ".join(sorted(p.stem for p in BASES.glob("*.toml")))
+        raise UserError(f"{base}: no such base (shipped: {shipped}; or a path that ends in .toml)")
+    return path
+
+
+def load_base(base: str | Path) -> Base:
+    """The spec of a shipped base's name or a base file.  Raises UserError with all faults of the file at once."""
+    path = base_path(str(base))
+    spec = fill(Base, read_toml(path), str(path))
+    faults = _faults(spec)
+    if faults:
+        raise faults_error(str(path), faults)
+    return spec
+
+
+def _faults(spec: Base) -> list[str]:
+    faults = []
+    if spec.system not in SYSTEM_PLACES:
+        faults.append(f"'system' is '{spec.system}', wanted one of {', '.join(SYSTEM_PLACES)}")
+    for key, hole in (("user_turn", "{content}"), ("assistant_turn", "{content}"), ("system_text", "{system}")):
+        if getattr(spec, key).count(hole) != 1:
+            faults.append(f"'{key}' must hold {hole} once")
+    if spec.system != "own_turn" and "{system}" not in spec.user_turn.partition("{content}")[0]:
+        faults.append("'user_turn' must hold {system} before {content}")
+    if not spec.assistant_turn.startswith(spec.generation_prompt):
+        faults.append("'generation_prompt' must be the beginning of 'assistant_turn'")
+    if not spec.stop or spec.stop not in spec.assistant_turn.partition("{content}")[2]:
+        faults.append("'stop' must stand in 'assistant_turn' after {content}")
+    for key in ("system_text", "user_turn", "assistant_turn", "generation_prompt"):
+        plain = getattr(spec, key).replace("{content}", "").replace("{system}", "")
+        if "{{" in plain or "}}" in plain or "{%" in plain:
+            faults.append(f"'{key}' holds {{{{ or {{%, which a template would execute")
+    return faults

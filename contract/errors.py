@@ -1,0 +1,49 @@
+"""Errors that a user can mend: one line with cause and cure, exit code 1.  Everything else is a bug and keeps its traceback."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Iterable
+
+
+class UserError(Exception):
+    """Something the user must fix.  `str(error)` is one line: what was found, where, what would do."""
+
+
+def faults_error(where: str, faults: Iterable[str]) -> UserError:
+    """All faults of one file in one error.
+
+    >>> str(faults_error("my.toml", ["no name", "no sections"]))
+    'my.toml: 2 faults: no name; no sections'
+    """
+    found = list(faults)
+    count = "" if len(found) == 1 else f"{len(found)} faults: "
+    return UserError(f"{where}: {count}" + "; ".join(found))
+
+
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """The fault text for a key nobody knows, with the nearest known one.
+
+    >>> unknown_key("headding", ["heading", "name"])
+    "unknown key 'headding' (did you mean 'heading'?)"
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(key, names, n=1)
+    return f"unknown key '{key}' " + (f"(did you mean '{near[0]}'?)" if near else f"(known: {', '.join(names)})")
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Run a stage's main as a process: exit 1 with one line on a `UserError`, 130 on Ctrl-C, else main's own code."""
+    try:
+        code = main() or 0
+    except UserError as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        code = 1
+    except KeyboardInterrupt:
+        print("stopped: nothing half-written was left behind", file=sys.stderr)
+        code = 130
+    except OSError as error:
+        print(f"error: {error.filename or 'I/O'}: {error.strerror or error}; nothing half-written was left behind", file=sys.stderr)
+        code = 1
+    sys.exit(code)

@@ -1,0 +1,245 @@
+"""The kinds a section can be of.  Each owns its whole syntax: write, read, describe, json_schema, gbnf.
+
+A kind's body is what stands behind its heading.  An inline kind (prose, choice, fixed) is one line; a block kind (items,
+pairs) begins on the next line and marks every line of its own.  So no body ever begins a line that could be a heading.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+Fault = tuple[str, str]  # (failure class, the text it was found in)
+
+
+@dataclass(frozen=True)
+class Prose:
+    """One paragraph on one line, of `min_words` to `max_words` words parted by single spaces."""
+
+    min_words: int = 1
+    max_words: int = 200
+    block: ClassVar[bool] = False
+    missing: ClassVar[str] = "MISSING_SECTION"
+
+    def __post_init__(self) -> None:
+        _check_range("words", self.min_words, self.max_words)
+
+    def write(self, value: Any) -> str:
+        return _one_line(value)
+
+    def read(self, body: str) -> tuple[Any, list[Fault]]:
+        words = body.split()
+        faults: list[Fault] = []
+        if " ".join(words) != body:
+            faults.append(("WRONG_VALUE", body))
+        if len(words) < self.min_words:
+            faults.append(("TOO_SHORT", body))
+        if len(words) > self.max_words:
+            faults.append(("TOO_LONG", body))
+        return body, faults
+
+    def describe(self) -> str:
+        return f"one paragraph of {self.min_words} to {self.max_words} words"
+
+    def json_schema(self) -> dict[str, Any]:
+        return {"type": "string", "pattern": rf"^\S+( \S+){{{self.min_words - 1},{self.max_words - 1}}}$"}
+
+    def gbnf(self) -> str:
+        return f"{WORD} ({_literal(' ')} {WORD}){{{self.min_words - 1},{self.max_words - 1}}}"
+
+
+@dataclass(frozen=True)
+class Items:
+    """A list of one-line items, each behind the mark `- `; the value is a list of strings."""
+
+    min_items: int = 1
+    max_items: int = 20
+    block: ClassVar[bool] = True
+    missing: ClassVar[str] = "MISSING_SECTION"
+    MARK: ClassVar[str] = "- "
+
+    def __post_init__(self) -> None:
+        _check_range("items", self.min_items, self.max_items)
+
+    def write(self, value: Any) -> str:
+        return "\n".join(self.MARK + _one_line(item) for item in _a_list(value))
+
+    def read(self, body: str) -> tuple[Any, list[Fault]]:
+        lines = body.split("\n")
+        faults: list[Fault] = [("WRONG_VALUE", line) for line in lines if not _is_marked(line, self.MARK)]
+        value = [line.removeprefix(self.MARK) for line in lines]
+        return value, faults + _count_faults(len(value), self.min_items, self.max_items, body)
+
+    def describe(self) -> str:
+        return f"a list of {self.min_items} to {self.max_items} items, each on its own line behind '{self.MARK}'"
+
+    def json_schema(self) -> dict[str, Any]:
+        return {"type": "array", "items": LINE_SCHEMA, "minItems": self.min_items, "maxItems": self.max_items}
+
+    def gbnf(self) -> str:
+        item = f"{_literal(self.MARK)} {LINE}"
+        return f'{item} ("\\n" {item}){{{self.min_items - 1},{self.max_items - 1}}}'
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """A list of two-line pairs such as `Q: ...` and `A: ...`; the value is a list of {first: text, second: text}."""
+
+    labels: tuple[str, ...] = ("Q", "A")
+    min_items: int = 1
+    max_items: int = 20
+    block: ClassVar[bool] = True
+    missing: ClassVar[str] = "MISSING_SECTION"
+
+    def __post_init__(self) -> None:
+        _check_range("items", self.min_items, self.max_items)
+        if len(set(self.labels)) != 2 or not all(re.fullmatch(r"\w+", label) for label in self.labels):
+            raise ValueError(f"'labels' is {list(self.labels)}, wanted two different words")
+
+    def write(self, value: Any) -> str:
+        pairs = _a_list(value)
+        for pair in pairs:
+            if not isinstance(pair, dict) or set(pair) != set(self.labels):
+                raise ValueError(f"wanted an object with the keys {' and '.join(self.labels)}, found {pair!r}")
+        return "\n".join(f"{label}: {_one_line(pair[label])}" for pair in pairs for label in self.labels)
+
+    def read(self, body: str) -> tuple[Any, list[Fault]]:
+        lines = body.split("\n")
+        faults: list[Fault] = []
+        value: list[dict[str, str]] = []
+        for number, line in enumerate(lines):
+            label = self.labels[number % 2]
+            if not _is_marked(line, f"{label}: "):
+                faults.append(("WRONG_VALUE", line))
+            if number % 2 == 0:
+                value.append({})
+            value[-1][label] = line.removeprefix(f"{label}: ")
+        if len(lines) % 2:
+            faults.append(("WRONG_VALUE", lines[-1]))
+        return value, faults + _count_faults(len(value), self.min_items, self.max_items, body)
+
+    def describe(self) -> str:
+        first, second = self.labels
+        return f"{self.min_items} to {self.max_items} pairs, each a line '{first}: ...' and a line '{second}: ...'"
+
+    def json_schema(self) -> dict[str, Any]:
+        pair = {
+            "type": "object",
+            "properties": dict.fromkeys(self.labels, LINE_SCHEMA),
+            "required": list(self.labels),
+            "additionalProperties": False,
+        }
+        return {"type": "array", "items": pair, "minItems": self.min_items, "maxItems": self.max_items}
+
+    def gbnf(self) -> str:
+        first, second = (f"{_literal(label + ': ')} {LINE}" for label in self.labels)
+        pair = f'{first} "\\n" {second}'
+        return f'{pair} ("\\n" {pair}){{{self.min_items - 1},{self.max_items - 1}}}'
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Exactly one of `options`."""
+
+    options: tuple[str, ...]
+    block: ClassVar[bool] = False
+    missing: ClassVar[str] = "MISSING_SECTION"
+
+    def __post_init__(self) -> None:
+        if len(self.options) < 2 or len(set(self.options)) != len(self.options):
+            raise ValueError(f"'options' is {list(self.options)}, wanted two or more different texts")
+        for option in self.options:
+            _one_line(option)
+
+    def write(self, value: Any) -> str:
+        if value not in self.options:
+            raise ValueError(f"{value!r} is none of {', '.join(self.options)}")
+        return str(value)
+
+    def read(self, body: str) -> tuple[Any, list[Fault]]:
+        return body, [] if body in self.options else [("WRONG_VALUE", body)]
+
+    def describe(self) -> str:
+        return "exactly one of: " + ", ".join(self.options)
+
+    def json_schema(self) -> dict[str, Any]:
+        return {"enum": list(self.options)}
+
+    def gbnf(self) -> str:
+        return "(" + " | ".join(_literal(option) for option in self.options) + ")"
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Always the same `text`, such as a disclaimer."""
+
+    text: str
+    block: ClassVar[bool] = False
+    missing: ClassVar[str] = "NOTE_MISSING"
+
+    def __post_init__(self) -> None:
+        _one_line(self.text)
+
+    def write(self, value: Any) -> str:
+        if value != self.text:
+            raise ValueError(f"{value!r} is not the fixed text {self.text!r}")
+        return self.text
+
+    def read(self, body: str) -> tuple[Any, list[Fault]]:
+        return body, [] if body == self.text else [("NOTE_WEAK", body)]
+
+    def describe(self) -> str:
+        return f"exactly this text: {self.text}"
+
+    def json_schema(self) -> dict[str, Any]:
+        return {"const": self.text}
+
+    def gbnf(self) -> str:
+        return _literal(self.text)
+
+
+Kind = Prose | Items | Pairs | Choice | Fixed
+KINDS: dict[str, type[Kind]] = {"prose": Prose, "items": Items, "pairs": Pairs, "choice": Choice, "fixed": Fixed}
+
+# A word is free of white space.  The grammar's class names the white space that str.split knows; a line is words.
+_SPACE = r"\x09-\x0d\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+WORD = f"[^{_SPACE}]+"
+LINE = f'{WORD} (" " {WORD})*'
+LINE_SCHEMA = {"type": "string", "pattern": r"^\S+( \S+)*$"}
+
+
+def _literal(text: str) -> str:
+    """A GBNF string literal (its escapes are JSON's for what can occur here)."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _one_line(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"wanted text, found {value!r}")
+    if " ".join(value.split()) != value:
+        raise ValueError(f"wanted one line with single spaces, found {value!r}")
+    return value
+
+
+def _a_list(value: Any) -> list[Any]:
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"wanted a list that is not empty, found {value!r}")
+    return value
+
+
+def _is_marked(line: str, mark: str) -> bool:
+    text = line.removeprefix(mark)
+    return line.startswith(mark) and bool(text) and " ".join(text.split()) == text
+
+
+def _count_faults(count: int, low: int, high: int, body: str) -> list[Fault]:
+    if count < low:
+        return [("TOO_SHORT", body)]
+    return [("TOO_LONG", body)] if count > high else []
+
+
+def _check_range(what: str, low: int, high: int) -> None:
+    if not 1 <= low <= high:
+        raise ValueError(f"min_{what} is {low} and max_{what} is {high}, wanted 1 <= min <= max")
