@@ -1,0 +1,71 @@
+"""Where a base's weights lie: a local folder, or the Hugging Face Hub's cache; checked before anything is read from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from contract.base import Base
+from contract.errors import UserError
+from contract.handover import sha256
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def find_base_folder(base: Base, folder: str | None = None) -> Path:
+    """The folder with the base's weights: `folder` if given, else the spec's repo as a folder, else fetched from the Hub.
+
+    Raises UserError when it cannot be had or lacks config.json, tokenizer.model or safetensors.
+    """
+    local = Path(folder) if folder else REPOSITORY / base.repo
+    if folder or local.is_dir():
+        return check_base_folder(local)
+    import huggingface_hub
+
+    wanted = ["config.json", "tokenizer*", "*.safetensors", "*.safetensors.index.json", "generation_config.json"]
+    try:
+        fetched = huggingface_hub.snapshot_download(base.repo, allow_patterns=wanted, ignore_patterns=["consolidated*"])
+    except Exception as error:  # huggingface_hub, requests and httpx each raise their own kinds
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"{base.repo}: cannot be fetched ({reason}); point to a local copy with --set base_folder=DIR (finetune) "
+            "or --base DIR (quantize)"
+        ) from None
+    return check_base_folder(Path(fetched))
+
+
+def check_base_folder(folder: Path) -> Path:
+    """`folder` again, when it holds what training and export read.  Raises UserError naming everything that is missing."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such base folder")
+    cures = {
+        "config.json": "the model's shape",
+        "tokenizer.model": "without its scores the GGUF would mis-tokenise every prompt; copy it from the original repository",
+    }
+    missing = [f"no {name} ({why})" for name, why in cures.items() if not (folder / name).is_file()]
+    if not weight_files(folder):
+        missing.append("no *.safetensors (the weights)")
+    if missing:
+        raise UserError(f"{folder}: not a complete base: {'; '.join(missing)}")
+    return folder
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a base, a second copy in Mistral's own format (consolidated*) left out."""
+    return sorted(p for p in folder.glob("*.safetensors") if not p.name.startswith("consolidated"))
+
+
+def base_digest(folder: Path) -> str:
+    """One sha256 for a base: over the names and digests of its config, tokenizer and weights.  Reads every byte of them."""
+    files = [folder / "config.json", folder / "tokenizer.model", *weight_files(folder)]
+    lines = [f"{path.name} {sha256(path)}\n" for path in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def architecture(folder: Path) -> str:
+    """The first entry of `architectures` in the base's config.json, such as MistralForCausalLM."""
+    try:
+        return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"][0])
+    except (ValueError, KeyError, IndexError, TypeError):
+        raise UserError(f"{folder / 'config.json'}: names no architecture; fetch the base again") from None
