@@ -1,0 +1,182 @@
+"""NIH question-answer pairs -> the tiny base's reading matter: prose, chat turns and answers under random headings.
+
+What the base must bring along, so that a LoRA of a minute only has to bind a form: medical prose, the turn markers,
+answers in sections of any heading style, and calling a thing by the name it was asked for.  The last is drilled by
+putting an invented name in the concept's place, so that only copying can answer.
+
+The task's four headings never stand together, and no document or sentence about a held-out concept is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from contract.base import Base
+
+NIH_TEXT = Path(__file__).parent / "bases" / "text" / "medquad_nih.jsonl.xz"
+FORBIDDEN = {"Definition", "Explanation", "Clinical Relevance", "Note"}
+INVENTED_SHARE = 0.5  # of the chat documents
+SYSTEM_SHARE = 0.45  # of the chat documents that begin with instructions
+
+REQUESTS = (
+    "What is {x}?", "What is (are) {x} ?", "Explain {x}.", "Describe {x}", "Tell me about {x}.", "what does {x} mean",
+    "Explain the word: {x}", "{X}: what is known about it?", "Give an overview of {x}.", "Can you teach me {x}?",
+    "Write about {x} for a student.", "I heard of {x}. What is that?", "Please explain {x} to me", "Define {x}",
+    "Explain the medical condition: {X}", "Give a short text on {x}.", "{X}", "How would you describe {x} to a class?",
+)  # fmt: skip
+STYLES = ("**{t}**: ", "**{t}**: ", "{t}: ", "**{t}:** ", "## {t}\n", "[{t}] ", "{t} - ", "_{t}_: ", "**{t}**\n", "<{t}> ", "* {t}: ")
+TITLES = (
+    "Summary", "Overview", "Meaning", "Background", "Cause", "Causes", "Signs", "Symptoms", "Outlook", "Treatment",
+    "Details", "Mechanism", "In Practice", "Key Points", "Description", "Importance", "Facts", "Term", "Answer", "Use",
+    "Definition", "Explanation", "Clinical Relevance", "Note", "Clinical Picture", "Origin", "Course", "Diagnosis",
+    "Who Is Affected", "How It Works", "Why It Matters", "Short Answer", "Long Answer", "Main Idea", "Context",
+    "Remember", "Disclaimer", "Notice", "Frequency", "Inheritance", "Tests", "Basics", "Further Facts", "Introduction",
+)  # fmt: skip
+CLOSINGS = (
+    "This text is for learning only.", "Ask a professional when a decision is to be made.", "This is general information.",
+    "Only a qualified person can judge a single case.", "These statements are general and may be incomplete.",
+    "A text cannot replace an examination.", "Read more in a textbook.", "For education, not for treatment.",
+    "Talk to a health care provider about any question.", "No medical decision should rest on this text alone.",
+)  # fmt: skip
+INSTRUCTIONS = (
+    "You are a helpful teacher.", "You answer questions of students about health.", "Be exact and short.",
+    "Use plain words.", "Write in complete sentences.", "Answer in sections with headings.", "Do not give advice.",
+    "Keep to the form that is asked for.", "Each section is one paragraph.", "Say what it is, how it works and why it matters.",
+    "The answer is read by beginners.", "Use the headings in the order given.", "Begin with the most important point.",
+)  # fmt: skip
+DEBRIS = re.compile(r"[^.]$|\W\.$|MedlinePlus|Registry|website|[Cc]lick|link|resources|Key Points|:|\bsee\b|\byour?\b")
+
+
+@dataclass
+class Article:
+    """What the source says of one focus: a list of sentences for each of its questions."""
+
+    focus: str
+    answers: tuple[tuple[str, ...], ...]
+
+    @cached_property
+    def opening(self) -> tuple[str, ...]:
+        """The longest run of sentences that begins by naming the focus; empty when none does."""
+        named = re.compile(rf"(?:An? |The )?{re.escape(self.focus)}\b", re.IGNORECASE)
+        runs = [answer[i:] for answer in self.answers for i, s in enumerate(answer) if named.match(s)]
+        return max(runs, key=len, default=())
+
+
+def read_articles(held_out: set[str], known: set[str], path: Path = NIH_TEXT) -> list[Article]:
+    """The source's articles; one whose focus is a known concept or holds a held-out name is left out, as is each sentence
+    that says what a held-out concept is.  Names are lower case."""
+    names = sorted((re.escape(n) for n in held_out if len(n) > 2), key=len, reverse=True)
+    mentions = re.compile(rf"\b(?:{'|'.join(names)})\b", re.IGNORECASE) if names else re.compile(r"(?!)")
+    defines = re.compile(rf"^(?:an? |the )?(?:{'|'.join(names)})\b[^.]{{0,40}}\b(?:is|are|means|refers)\b", re.IGNORECASE)
+    by_focus: dict[str, list[tuple[str, ...]]] = {}
+    with lzma.open(path, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            focus = row["focus"]
+            if focus.lower() in known or mentions.search(focus):
+                continue
+            kept = tuple(s for s in sentences(row["answer"]) if not (names and defines.match(s)))
+            if kept:
+                by_focus.setdefault(focus, []).append(kept)
+    return [Article(focus, tuple(answers)) for focus, answers in by_focus.items()]
+
+
+def sentences(text: str) -> list[str]:
+    """The plain sentences of a text: 5 to 45 words, no questions, no list debris, ASCII."""
+    flat = " ".join(text.replace(" - ", ". ").split())
+    parts = re.split(r"(?<=[.!?])\s+(?=[A-Z])", flat)
+    return [p for p in parts if 5 <= len(p.split()) <= 45 and p[0].isupper() and p.isascii() and not DEBRIS.search(p)]
+
+
+def documents(articles: list[Article], base: Base, count: int, seed: int) -> Iterator[str]:
+    """`count` training documents, each ending with the base's stop."""
+    rng = random.Random(seed)
+    words = sorted({w.lower() for a in articles for w in re.findall(r"[A-Za-z]{5,}", a.focus)})
+    for _ in range(count):
+        article = rng.choice(articles)
+        if not article.opening or rng.random() < 0.1:
+            yield _prose(article, rng) + base.stop
+        else:
+            yield _chat(article, base, words, rng)
+
+
+def _prose(article: Article, rng: random.Random) -> str:
+    answer = rng.choice(article.answers)
+    start = rng.randrange(len(answer))
+    return " ".join(answer[start : start + rng.randint(3, 9)])
+
+
+def _chat(article: Article, base: Base, words: list[str], rng: random.Random) -> str:
+    name = article.focus if rng.random() < 0.3 else article.focus[:1].lower() + article.focus[1:]
+    request = rng.choice(REQUESTS).replace("{x}", name).replace("{X}", name[:1].upper() + name[1:])
+    body = _sections(article, rng) if rng.random() < 0.75 else " ".join(_chunk(article.opening, rng, first=True))
+    if rng.random() < INVENTED_SHARE:
+        body, request = _rename(article.focus, invented_name(words, rng), body, request)
+    messages = [{"role": "user", "content": request}]
+    if rng.random() < SYSTEM_SHARE:
+        messages.insert(0, {"role": "system", "content": _instructions(rng)})
+    return base.prompt(messages) + base.completion(body)
+
+
+def _sections(article: Article, rng: random.Random) -> str:
+    style, separator = rng.choice(STYLES), rng.choice(("\n\n", "\n\n", "\n"))
+    titles = _titles(rng)
+    parts = []
+    for number, title in enumerate(titles):
+        first = number == 0
+        answer = article.opening if first else rng.choice(article.answers)
+        parts.append(style.replace("{t}", title) + " ".join(_chunk(answer, rng, first)))
+    if rng.random() < 0.6:
+        parts[-1] = style.replace("{t}", titles[-1]) + rng.choice(CLOSINGS)
+    return separator.join(parts)
+
+
+def _titles(rng: random.Random) -> list[str]:
+    while True:
+        titles = rng.sample(TITLES, rng.choice((2, 3, 4, 4, 4, 5)))
+        if len(FORBIDDEN & set(titles)) < 3:
+            return titles
+
+
+def _chunk(answer: tuple[str, ...], rng: random.Random, first: bool) -> tuple[str, ...]:
+    start = 0 if first else rng.randrange(len(answer))
+    return answer[start : start + (rng.randint(1, 2) if first else rng.randint(1, 3))]
+
+
+def _instructions(rng: random.Random) -> str:
+    lines = [" ".join(rng.sample(INSTRUCTIONS, rng.randint(1, 6)))]
+    if rng.random() < 0.7:
+        style = rng.choice(STYLES)
+        bounds = (f"one paragraph of {rng.randint(3, 20)} to {rng.randint(30, 150)} words", "exactly this text: " + rng.choice(CLOSINGS), "a short text")
+        lines += [style.replace("{t}", title) + rng.choice(bounds) for title in _titles(rng)]
+    return "\n".join(lines)
+
+
+def _rename(focus: str, name: str, *texts: str) -> list[str]:
+    """The texts with `name` in the focus's place, its first letter large where the focus began a sentence."""
+    large = name[:1].upper() + name[1:]
+    pattern = re.compile(re.escape(focus), re.IGNORECASE)
+
+    def put(text: str) -> str:
+        return pattern.sub(lambda m: large if m.start() == 0 or text[m.start() - 2 : m.start()] in (". ", ": ", "\n\n") else name, text)
+
+    return [put(text) for text in texts]
+
+
+def invented_name(words: list[str], rng: random.Random) -> str:
+    """A name that means nothing: syllables, capitals, or real words put together at random."""
+    kind = rng.random()
+    if kind < 0.2:
+        return "".join(rng.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ", k=rng.randint(2, 5)))
+    if kind < 0.6:
+        return " ".join(rng.sample(words, rng.choice((1, 1, 2, 2, 3))))
+    stems = ("ba", "cor", "den", "fi", "gal", "hem", "ir", "kel", "lor", "mi", "nu", "os", "per", "qua", "ri", "sol", "tor", "ul", "ver", "xan", "zy")
+    ends = ("itis", "osis", "emia", "oma", "pathy", "gram", "scopy", "us", "um", "a", "in", "ine", "al test", " disease", "ectomy", "tion", "en", "ia")
+    return "".join(rng.choices(stems, k=rng.randint(2, 3))) + rng.choice(ends)
