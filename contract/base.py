@@ -10,11 +10,26 @@ The begin-of-sequence token belongs to the tokenizer (`add_bos`) and stands in n
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from contract.errors import UserError, faults_error
 from contract.toml_file import fill, read_toml
+
+# What stands before the turns: where the first and the last user turn are, and whether the assistant is to speak.
+_GO_SCAN = (
+    "{{ $first := -1 }}{{ $last := -1 }}{{ $open := true }}{{ range $i, $m := .Messages }}"
+    '{{ if eq $m.Role "user" }}{{ if eq $first -1 }}{{ $first = $i }}{{ end }}{{ $last = $i }}{{ end }}'
+    '{{ $open = ne $m.Role "assistant" }}{{ end }}'
+)
+_JINJA_SCAN = (
+    "{% set ns = namespace(system='', texts=0, role='', i=0, last=0) %}{% for m in messages %}"
+    "{% if m.role == 'system' %}{% set ns.system = ns.system + ('\\n\\n' if ns.texts else '') + m.content %}"
+    "{% set ns.texts = ns.texts + 1 %}{% endif %}"
+    "{% if m.role == 'user' and ns.role != 'user' %}{% set ns.last = ns.last + 1 %}{% endif %}"
+    "{% set ns.role = m.role %}{% endfor %}{% set ns.role = '' %}"
+)
 
 BASES = Path(__file__).parent / "bases"
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
@@ -39,8 +54,9 @@ class Base:
     add_space_prefix: bool
 
     def prompt(self, messages: list[Message]) -> str:
-        """The conversation so far as text, up to where the assistant's next words begin (closed after an assistant turn).
+        """The conversation so far as text, up to where the assistant's next words begin.
 
+        After an assistant turn it is closed instead, and no new one begins.
         System texts are joined by a blank line, and so are neighbours of one role, as Ollama does before it renders.
         """
         system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
@@ -52,64 +68,70 @@ class Base:
             if role == "user":
                 text += self._user(content, system if i == holder else "")
             elif role == "assistant":
-                text += _put(self.assistant_turn, content)
+                text += content.join(self._assistant_parts())
         ends_open = not turns or turns[-1][0] != "assistant"
         return text + (self.generation_prompt if ends_open else "")
 
     def completion(self, answer: str) -> str:
         """What the model must generate for `answer`; the stop token is its end."""
-        turn = _put(self.assistant_turn, answer).removeprefix(self.generation_prompt)
-        return turn[: turn.rindex(self.stop) + len(self.stop)]
+        if self.stop in answer:
+            raise UserError(
+                f"the answer {answer[:60]!r} holds the stop text '{self.stop}': the model would learn to break off"
+            )
+        start, end = self._assistant_parts()
+        return start.removeprefix(self.generation_prompt) + answer + end.partition(self.stop)[0] + self.stop
 
     def answer(self, generated: str) -> str:
         """The answer in a generated text: the wire's leading text of the assistant turn taken off."""
         return generated.removeprefix(self._assistant_parts()[0].removeprefix(self.generation_prompt))
 
     def ollama_template(self) -> str:
-        """Ollama's TEMPLATE (Go text/template over .System and .Messages)."""
+        """Ollama's TEMPLATE (Go text/template over .System and .Messages).
+
+        No action trims (`{{-`): it would eat the white space of the turns beside it.
+        """
         before, between, after = self._user_parts()
         start, end = self._assistant_parts()
-        chosen = "(eq $i $last)" if self.system == "last_user" else "(eq $i $first)"
-        system = f"{self.system_text.replace('{system}', '{{ $.System }}')}"
-        own = f"{{{{ if .System }}}}{system}{{{{ end }}}}" if self.system == "own_turn" else ""
-        inner = "" if self.system == "own_turn" else f"{{{{ if and $.System {chosen} }}}}{system}{{{{ end }}}}"
-        return (
-            "{{- $first := -1 }}{{- $last := -1 }}{{- $open := true }}{{- range $i, $m := .Messages }}"
-            '{{- if eq $m.Role "user" }}{{- if eq $first -1 }}{{- $first = $i }}{{- end }}{{- $last = $i }}{{- end }}'
-            '{{- $open = ne $m.Role "assistant" }}{{- end }}'
-            f"{own}{{{{- range $i, $m := .Messages }}}}"
-            f'{{{{- if eq $m.Role "user" }}}}{before}{inner}{between}{{{{ $m.Content }}}}{after}'
-            f'{{{{- else if eq $m.Role "assistant" }}}}{start}{{{{ $m.Content }}}}{end}{{{{- end }}}}{{{{- end }}}}'
-            + (f"{{{{- if $open }}}}{self.generation_prompt}{{{{- end }}}}" if self.generation_prompt else "")
-        )
+        system = self.system_text.replace("{system}", "{{ $.System }}")
+        own, inner = "", ""
+        if self.system == "own_turn":
+            own = "{{ if .System }}" + system + "{{ end }}"
+        else:
+            chosen = "$first" if self.system == "first_user" else "$last"
+            inner = "{{ if and $.System (eq $i " + chosen + ") }}" + system + "{{ end }}"
+        user = before + inner + between + "{{ $m.Content }}" + after
+        assistant = start + "{{ $m.Content }}" + end
+        turns = '{{ if eq $m.Role "user" }}' + user + '{{ else if eq $m.Role "assistant" }}' + assistant + "{{ end }}"
+        opening = "{{ if $open }}" + self.generation_prompt + "{{ end }}" if self.generation_prompt else ""
+        return _GO_SCAN + own + "{{ range $i, $m := .Messages }}" + turns + "{{ end }}" + opening
 
     def chat_template(self) -> str:
         """Hugging Face's chat template (Jinja) of the same rule, for tokenizer_config.json and the GGUF."""
-        before, between, after = self._user_parts()
-        start, end = self._assistant_parts()
-        wrap = self.system_text.split("{system}")
-        system = f"{{% if ns.system %}}{{{{ {_jinja(wrap[0])} + ns.system + {_jinja(wrap[1])} }}}}{{% endif %}}"
-        own = system if self.system == "own_turn" else ""
-        wanted = "ns.first" if self.system == "first_user" else "ns.last"
-        inner = "" if own else f"{{% if ns.i == {wanted} %}}{system}{{% endif %}}"
+        before, between, after = map(_jinja, self._user_parts())
+        start, end = map(_jinja, self._assistant_parts())
+        ahead, behind = map(_jinja, self.system_text.split("{system}"))
+        system = "{% if ns.system %}{{ " + ahead + " + ns.system + " + behind + " }}{% endif %}"
+        own, inner = "", ""
+        if self.system == "own_turn":
+            own = system
+        else:
+            inner = (
+                "{% if ns.i == " + ("1" if self.system == "first_user" else "ns.last") + " %}" + system + "{% endif %}"
+            )
+        ask = "{% set ns.i = ns.i + 1 %}{{ " + before + " }}" + inner + "{{ " + between + " + m.content }}"
+        speak = "{{ " + start + " + m.content }}"
+        turn = "{% if m.role == 'user' %}" + ask + "{% elif m.role == 'assistant' %}" + speak + "{% endif %}"
         close = (
-            f"{{% if ns.role == 'user' %}}{{{{ {_jinja(after)} }}}}"
-            f"{{% elif ns.role == 'assistant' %}}{{{{ {_jinja(end)} }}}}{{% endif %}}"
+            "{% if ns.role == 'user' %}{{ " + after + " }}{% elif ns.role == 'assistant' %}{{ " + end + " }}{% endif %}"
         )
-        return (
-            "{% set ns = namespace(system='', role='', i=0, first=0, last=0) %}{% for m in messages %}"
-            "{% if m.role == 'system' %}"
-            "{% set ns.system = ns.system + ('\\n\\n' if ns.system else '') + m.content %}{% endif %}"
-            "{% if m.role == 'user' and ns.role != 'user' %}{% set ns.last = ns.last + 1 %}{% set ns.first = 1 %}{% endif %}"
-            "{% set ns.role = m.role %}{% endfor %}{% set ns.role = '' %}"
-            f"{own}{{% for m in messages %}}"
-            "{% if m.role == ns.role %}{% if m.role != 'system' %}{{ '\\n\\n' + m.content }}{% endif %}"
-            f"{{% else %}}{close}"
-            f"{{% if m.role == 'user' %}}{{% set ns.i = ns.i + 1 %}}{{{{ {_jinja(before)} }}}}{inner}{{{{ {_jinja(between)} + m.content }}}}"
-            f"{{% elif m.role == 'assistant' %}}{{{{ {_jinja(start)} + m.content }}}}{{% endif %}}{{% set ns.role = m.role %}}{{% endif %}}"
-            f"{{% endfor %}}{close}"
-            f"{{% if ns.role != 'assistant' %}}{{{{ {_jinja(self.generation_prompt)} }}}}{{% endif %}}"
+        more = "{% if m.role != 'system' %}{{ '\\n\\n' + m.content }}{% endif %}"
+        step = (
+            "{% if m.role == ns.role %}" + more + "{% else %}" + close + turn + "{% set ns.role = m.role %}{% endif %}"
         )
+        opening = (
+            "{% if add_generation_prompt and ns.role != 'assistant' %}{{ " + _jinja(self.generation_prompt) + " }}"
+        )
+        return _JINJA_SCAN + own + "{% for m in messages %}" + step + "{% endfor %}" + close + opening + "{% endif %}"
 
     def _user(self, content: str, system: str) -> str:
         before, between, after = self._user_parts()
@@ -136,11 +158,6 @@ def _merge(messages: list[Message]) -> list[tuple[str, str]]:
         else:
             turns.append((role, content))
     return turns
-
-
-def _put(turn: str, content: str) -> str:
-    start, end = turn.split("{content}")
-    return start + content + end
 
 
 def _jinja(text: str) -> str:
@@ -173,14 +190,25 @@ def _faults(spec: Base) -> list[str]:
     for key, hole in (("user_turn", "{content}"), ("assistant_turn", "{content}"), ("system_text", "{system}")):
         if getattr(spec, key).count(hole) != 1:
             faults.append(f"'{key}' must hold {hole} once")
-    if spec.system != "own_turn" and "{system}" not in spec.user_turn.partition("{content}")[0]:
-        faults.append("'user_turn' must hold {system} before {content}")
+    wanted = 0 if spec.system == "own_turn" else 1
+    if spec.user_turn.count("{system}") != wanted or "{system}" in spec.user_turn.partition("{content}")[2]:
+        faults.append(f"'user_turn' must hold {'no {system}' if wanted == 0 else '{system} once, before {content}'}")
     if not spec.assistant_turn.startswith(spec.generation_prompt):
         faults.append("'generation_prompt' must be the beginning of 'assistant_turn'")
     if not spec.stop or spec.stop not in spec.assistant_turn.partition("{content}")[2]:
         faults.append("'stop' must stand in 'assistant_turn' after {content}")
-    for key in ("system_text", "user_turn", "assistant_turn", "generation_prompt"):
-        plain = getattr(spec, key).replace("{content}", "").replace("{system}", "")
-        if "{{" in plain or "}}" in plain or "{%" in plain:
-            faults.append(f"'{key}' holds {{{{ or {{%, which a template would execute")
-    return faults
+    if spec.context_length < 1:
+        faults.append(f"'context_length' is {spec.context_length}, wanted a number of tokens")
+    return faults + [
+        f"'{key}' holds a brace of its own, which a template could execute"
+        for key, holes in _HOLES.items()
+        if set("{}") & set(re.sub("|".join(holes) or "$", "", getattr(spec, key)))
+    ]
+
+
+_HOLES = {
+    "system_text": ["{system}"],
+    "user_turn": ["{system}", "{content}"],
+    "assistant_turn": ["{content}"],
+    "generation_prompt": [],
+}

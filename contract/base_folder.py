@@ -1,4 +1,4 @@
-"""Where a base's weights lie: a local folder, or the Hugging Face Hub's cache; checked before anything is read from it."""
+"""Where a base's weights lie: a local folder or the Hugging Face Hub's cache, checked before anything is read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).parent.parent
 
 
 def find_base_folder(base: Base, folder: str | None = None) -> Path:
-    """The folder with the base's weights: `folder` if given, else the spec's repo as a folder, else fetched from the Hub.
+    """The folder with the base's weights: `folder` if given, else the spec's repo, as a folder or from the Hub.
 
     Raises UserError when it cannot be had or lacks config.json, tokenizer.model or safetensors.
     """
@@ -36,12 +36,12 @@ def find_base_folder(base: Base, folder: str | None = None) -> Path:
 
 
 def check_base_folder(folder: Path) -> Path:
-    """`folder` again, when it holds what training and export read.  Raises UserError naming everything that is missing."""
+    """`folder` again, when it holds what training and export read; a UserError names everything that is missing."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such base folder")
     cures = {
         "config.json": "the model's shape",
-        "tokenizer.model": "without its scores the GGUF would mis-tokenise every prompt; copy it from the original repository",
+        "tokenizer.model": "without its scores the GGUF would mis-tokenise; copy it from the original repository",
     }
     missing = [f"no {name} ({why})" for name, why in cures.items() if not (folder / name).is_file()]
     if not weight_files(folder):
@@ -57,7 +57,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def base_digest(folder: Path) -> str:
-    """One sha256 for a base: over the names and digests of its config, tokenizer and weights.  Reads every byte of them."""
+    """One sha256 for a base: over the names and digests of its config, tokenizer and weights, reading every byte."""
     files = [folder / "config.json", folder / "tokenizer.model", *weight_files(folder)]
     lines = [f"{path.name} {sha256(path)}\n" for path in files]
     return hashlib.sha256("".join(lines).encode()).hexdigest()

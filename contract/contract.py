@@ -1,19 +1,19 @@
 """A task's TOML -> Contract: the form that trainer, server and judge agree on.
 
-    contract = load_contract("terminology")
-    text = contract.write(record)            # what the model is trained to answer
-    contract.read(text).record == record     # what the judge reads back, with violations if there are any
+contract = load_contract("terminology")
+text = contract.write(record)            # what the model is trained to answer
+contract.read(text).record == record     # what the judge reads back, with violations if there are any
 """
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from contract.errors import UserError, faults_error, unknown_key
-from contract.kinds import KINDS, Kind
+from contract.kinds import KINDS, LINE_RULES, Kind, literal, plain_line
 from contract.toml_file import read_toml, table_faults
 
 TASKS = Path(__file__).parent / "tasks"
@@ -22,7 +22,7 @@ Record = dict[str, Any]  # section name -> value, of the type that the section's
 
 @dataclass(frozen=True)
 class Violation:
-    """One broken rule: the section's name ("" for the answer as a whole), the failure class, the text it was found in."""
+    """One broken rule: the section's name ("" for the whole answer), the failure class, the text it was found in."""
 
     section: str
     cls: str
@@ -69,8 +69,8 @@ class Contract:
     def system_prompt(self) -> str:
         """The text that tells any model, tuned or not, the whole form."""
         lines = [
-            f"{self.about} Answer with exactly these {len(self.sections)} sections, in this order and with these headings, "
-            "and nothing before or after them."
+            f"{self.about} Answer with exactly these {len(self.sections)} sections, in this order and with these "
+            "headings, and nothing before or after them."
         ]
         for section in self.sections:
             lines.append(self.head(section) + self.gap(section) + section.kind.describe())
@@ -114,14 +114,12 @@ class Contract:
 
     def grammar(self) -> str:
         """GBNF for llama.cpp.  What it accepts has no structural violation; it takes no leading space."""
-        import json
-
-        separator = json.dumps(self.separator)
+        separator = literal(self.separator)
         rules = [f"root ::= {f' {separator} '.join(f's{i}' for i in range(len(self.sections)))}"]
         for number, section in enumerate(self.sections):
-            start = json.dumps(self.head(section) + self.gap(section), ensure_ascii=False)
+            start = literal(self.head(section) + self.gap(section))
             rules.append(f"s{number} ::= {start} {section.kind.gbnf()}")
-        return "\n".join(rules) + "\n"
+        return "\n".join(rules) + "\n" + LINE_RULES
 
 
 def _body(section: Section, value: Any) -> str:
@@ -129,7 +127,8 @@ def _body(section: Section, value: Any) -> str:
     body = section.kind.write(value)
     faults = section.kind.read(body)[1]
     if faults:
-        raise ValueError(", ".join(f"{cls}: wanted {section.kind.describe()}, found {found!r}" for cls, found in faults))
+        wanted = section.kind.describe()
+        raise ValueError(", ".join(f"{cls}: wanted {wanted}, found {found!r}" for cls, found in faults))
     return body
 
 
@@ -156,15 +155,16 @@ def load_contract(task: str | Path) -> Contract:
         table["separator"],
         tuple(_section(row) for row in table["section"]),
     )
-    faults = _form_faults(contract)
+    faults = _head_faults(contract)
     if faults:
         raise faults_error(str(path), faults)
     return contract
 
 
 def _section(row: dict[str, Any]) -> Section:
+    kind: Any = KINDS[row["kind"]]
     settings = {key: tuple(v) if isinstance(v, list) else v for key, v in row.items() if key not in _SECTION_KEYS}
-    return Section(row["name"], row["title"], KINDS[row["kind"]](**settings))
+    return Section(row["name"], row["title"], kind(**settings))
 
 
 _SECTION_KEYS = ("name", "title", "kind")
@@ -177,55 +177,84 @@ def _table_faults(table: dict[str, Any]) -> list[str]:
         if key not in table:
             faults += [] if key == "data" else [f"missing key '{key}'"]
         elif not isinstance(table[key], kind):
-            faults.append(f"'{key}' is {table[key]!r}, wanted {kind.__name__}")
-    rows = table.get("section", [])
+            faults.append(f"'{key}' is {table[key]!r}, wanted {_SPELLED.get(key, 'text')}")
+    rows = table.get("section")
     if isinstance(rows, list):
+        faults += [] if rows else ["no [[section]]"]
         for number, row in enumerate(rows, 1):
             faults += _section_faults(number, row)
-    return faults
+        faults += _double_faults(rows)
+    return faults + _form_faults(table)
+
+
+_SPELLED = {"section": "[[section]] tables", "data": "a [data] table"}
 
 
 def _section_faults(number: int, row: Any) -> list[str]:
     if not isinstance(row, dict):
         return [f"section {number}: wanted a table"]
     where = f"section {number} '{row.get('name', '?')}'"
-    faults = [f"{where}: missing key '{key}'" for key in _SECTION_KEYS if not isinstance(row.get(key), str)]
-    if row.get("kind") not in KINDS:
-        return [*faults, f"{where}: unknown kind '{row.get('kind')}' (kinds: {', '.join(KINDS)})"]
-    if faults:
-        return faults
-    kind = KINDS[row["kind"]]
-    faults = table_faults(kind, {key: value for key, value in row.items() if key not in _SECTION_KEYS})
-    if not faults:
+    faults = [f"missing key '{key}'" for key in _SECTION_KEYS if key not in row]
+    for key in ("name", "title"):
         try:
-            _section(row)
+            plain_line(row.get(key, key))
         except ValueError as error:
-            faults = [str(error)]
+            faults.append(f"'{key}': {error}")
+    kind = row.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        faults += [f"unknown kind {kind!r} (kinds: {', '.join(KINDS)})"] if "kind" in row else []
+    else:
+        faults += _kind_faults(row)
     return [f"{where}: {fault}" for fault in faults]
 
 
-def _form_faults(contract: Contract) -> list[str]:
-    """What would make headings ambiguous: then a response could not be read back."""
-    faults = []
-    if not re.fullmatch(r"[^\s{}][^\n{}]*\{title\}[^\n{}]*|\{title\}[^\n{}]*\S[^\n{}]*", contract.heading):
-        faults.append(f"'heading' is {contract.heading!r}, wanted one line that holds {{title}} once and more than it")
-    if not re.fullmatch(r"\n{1,2}", contract.separator):
-        faults.append(f"'separator' is {contract.separator!r}, wanted one or two line breaks")
-    if not contract.sections:
-        faults.append("no [[section]]")
-    for what in ("name", "title"):
-        values = [getattr(section, what) for section in contract.sections]
-        faults += [f"two sections have the {what} '{v}'" for v in sorted({v for v in values if values.count(v) > 1})]
-        faults += [f"'{v}' is no {what}: wanted one line of text" for v in values if not v or " ".join(v.split()) != v]
-    if faults:
-        return faults
-    heads = [contract.head(section) for section in contract.sections]
-    marks = {m for s in contract.sections if s.kind.block for m in _line_marks(s.kind)}
-    for head in heads:
-        faults += [f"heading '{other}' begins with heading '{head}'" for other in heads if other != head and other.startswith(head)]
-        faults += [f"heading '{head}' looks like the list mark '{m}'" for m in marks if m.startswith(head) or head.startswith(m)]
+def _kind_faults(row: dict[str, Any]) -> list[str]:
+    settings = {key: value for key, value in row.items() if key not in _SECTION_KEYS}
+    faults = table_faults(KINDS[row["kind"]], settings)
+    if not faults:
+        try:
+            _section({"name": "", "title": ""} | row)
+        except ValueError as error:
+            faults = [str(error)]
     return faults
 
 
-def _line_marks(kind: Any) -> list[str]:
-    return [f"{label}: " for label in kind.labels] if hasattr(kind, "labels") else [kind.MARK]
+def _double_faults(rows: list[Any]) -> list[str]:
+    faults = []
+    for what in ("name", "title"):
+        counts = Counter(str(row.get(what)) for row in rows if isinstance(row, dict) and what in row)
+        faults += [f"{count} sections have the {what} '{value}'" for value, count in counts.items() if count > 1]
+    return faults
+
+
+def _form_faults(table: dict[str, Any]) -> list[str]:
+    faults = []
+    heading, separator = table.get("heading", "{title}:"), table.get("separator", "\n")
+    if isinstance(heading, str) and not _is_heading(heading):
+        faults.append(f"'heading' is {heading!r}, wanted one line that holds {{title}} once and more than it")
+    if isinstance(separator, str) and separator not in ("\n", "\n\n"):
+        faults.append(f"'separator' is {separator!r}, wanted one or two line breaks")
+    return faults
+
+
+def _is_heading(heading: str) -> bool:
+    before, found, after = heading.rstrip(" ").partition("{title}")
+    if not found or not before + after or set("{}") & set(before + after):
+        return False
+    try:
+        return plain_line(before + "title" + after) != ""
+    except ValueError:
+        return False
+
+
+def _head_faults(contract: Contract) -> list[str]:
+    """What would make headings ambiguous: then a response could not be read back."""
+    heads = [contract.head(section) for section in contract.sections]
+    marks = {mark for section in contract.sections for mark in section.kind.marks}
+    faults = []
+    for head in heads:
+        longer = [other for other in heads if other != head and other.startswith(head)]
+        faults += [f"heading '{other}' begins with heading '{head}'" for other in longer]
+        alike = sorted(mark for mark in marks if mark.startswith(head) or head.startswith(mark))
+        faults += [f"heading '{head}' looks like the list mark '{mark}'" for mark in alike]
+    return faults

@@ -1,4 +1,7 @@
-"""Errors that a user can mend: one line with cause and cure, exit code 1.  Everything else is a bug and keeps its traceback."""
+"""Errors that a user can mend: one line with cause and cure, exit code 1.
+
+Everything else is a bug and keeps its traceback.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +40,8 @@ def run(main: Callable[[], int | None]) -> None:
     """Run a stage's main as a process: exit 1 with one line on a `UserError`, 130 on Ctrl-C, else main's own code."""
     try:
         code = main() or 0
+    except SystemExit as stop:  # argparse ends with 2, which here means that a measurement misses its gate
+        sys.exit(1 if stop.code == 2 else stop.code)
     except UserError as error:
         print("error: " + " ".join(str(error).split()), file=sys.stderr)
         code = 1
@@ -44,6 +49,7 @@ def run(main: Callable[[], int | None]) -> None:
         print("stopped: nothing half-written was left behind", file=sys.stderr)
         code = 130
     except OSError as error:
-        print(f"error: {error.filename or 'I/O'}: {error.strerror or error}; nothing half-written was left behind", file=sys.stderr)
+        cause = f"{error.filename or 'I/O'}: {error.strerror or error}"
+        print(f"error: {cause}; nothing half-written was left behind", file=sys.stderr)
         code = 1
     sys.exit(code)

@@ -1,10 +1,13 @@
-"""One dataset row: a request and the record that answers it.  `read_examples` checks every row and tells all faults at once."""
+"""One dataset row: a request and the record that answers it.
+
+`read_examples` checks every row of a file and tells all faults at once.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,39 +59,57 @@ def row_schema(contract: Contract) -> dict[str, Any]:
     }
 
 
-def row_faults(contract: Contract, rows: Iterable[dict[str, Any]]) -> list[str]:
-    """Every fault of every row: broken schema, or a response that is not the record's own text."""
+def row_faults(contract: Contract, rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """Every fault of every row: broken schema, an id seen before, a response that is not the record's own text."""
     validator = jsonschema.Draft202012Validator(row_schema(contract))
-    faults = []
+    ids: set[str] = set()
     for number, row in enumerate(rows, 1):
         found = [f"{'.'.join(map(str, e.path)) or 'row'}: {e.message[:120]}" for e in validator.iter_errors(row)]
         if not found:
             reading = contract.read(row["response"])
             if reading.violations or reading.record != row["record"]:
                 found = [f"response does not read back as the record: {[v.cls for v in reading.violations]}"]
-        faults += [f"row {number}: {fault}" for fault in found]
-    return faults
+            if row["id"] in ids:
+                found.append(f"id '{row['id']}' stands twice")
+            ids.add(row["id"])
+        yield from (f"row {number}: {fault}" for fault in found)
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, Any, str]]:
+    """Number, value and fault ("" for none) of each line of a JSONL file.  Raises UserError when it is no text file."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines would cut texts at U+2028 and its like
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}; save it as UTF-8") from None
+    for number, line in enumerate(lines[:-1] if lines[-1] == "" else lines, 1):
+        try:
+            value = json.loads(line)
+            json.dumps(value, ensure_ascii=False).encode()
+            yield number, value, ""
+        except UnicodeEncodeError:
+            yield number, None, "holds half of a surrogate pair, which is no text"
+        except (ValueError, RecursionError) as error:
+            yield number, None, f"not JSON: {error}"
 
 
 def read_examples(path: Path, contract: Contract) -> list[Example]:
     """The checked rows of a JSONL file.  Raises UserError with the first faults and their number."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; `make dataset` writes train, validation and test.jsonl") from None
-    rows, faults = [], []
-    for number, line in enumerate(lines, 1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            faults.append(f"line {number}: not JSON: {error}")
-    faults = faults or row_faults(contract, rows)
-    if not rows and not faults:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; `make dataset` writes train, validation and test.jsonl")
+    lines = list(read_lines(path))
+    rows = [row for _, row, _ in lines]
+    faults = [f"line {number}: {fault}" for number, _, fault in lines if fault] or list(row_faults(contract, rows))
+    if not rows:
         faults = ["holds no row"]
     if faults:
-        more = f"and {len(faults) - SHOWN_FAULTS} more" if len(faults) > SHOWN_FAULTS else ""
-        raise faults_error(str(path), [*faults[:SHOWN_FAULTS], *([more] if more else [])])
+        raise faults_error(str(path), first_faults(faults))
     return [Example(**{**row, "keywords": tuple(row["keywords"])}) for row in rows]
+
+
+def first_faults(faults: list[str]) -> list[str]:
+    """As many faults as a line can bear, and how many more there are."""
+    more = len(faults) - SHOWN_FAULTS
+    return [*faults[:SHOWN_FAULTS], *([f"and {more} more"] if more > 0 else [])]
 
 
 def read_splits(folder: Path, contract: Contract) -> dict[str, list[Example]]:

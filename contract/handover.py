@@ -13,6 +13,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -43,8 +44,10 @@ def sha256(path: Path) -> str:
 @contextlib.contextmanager
 def new_file(target: Path) -> Iterator[Path]:
     """A temporary name beside `target`; renamed to it at the end, removed on any failure."""
+    target = target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial.{os.getpid()}")
+    _sweep(target)
+    partial = _beside(target, "partial")
     try:
         yield partial
         os.replace(partial, target)
@@ -56,51 +59,71 @@ def new_file(target: Path) -> Iterator[Path]:
 def new_folder(target: Path) -> Iterator[Path]:
     """A temporary folder beside `target`; swapped in for it at the end, removed on any failure.
 
-    Only a folder that holds a manifest, or nothing, is ever replaced.
+    Only a folder that holds one of our manifests, or nothing, is ever replaced.
     """
-    check_replaceable(target)
+    target = target.resolve()  # what a link leads to is replaced, not the link
     _sweep(target)
-    partial = target.with_name(f".{target.name}.partial.{os.getpid()}")
+    check_replaceable(target)
+    partial, old = _beside(target, "partial"), _beside(target, "old")
     partial.mkdir(parents=True)
     try:
         yield partial
-        old = target.with_name(f".{target.name}.old.{os.getpid()}")
         if target.exists():
             os.replace(target, old)
         os.replace(partial, target)
-        shutil.rmtree(old, ignore_errors=True)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if old.exists() and not target.exists():  # stopped between the two
+            os.replace(old, target)
+        for left in (old, partial):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def check_replaceable(target: Path) -> None:
-    """Raises UserError when `target` is a file or a folder that no stage of ours made."""
+    """Raises UserError when `target` is a file, this very folder, or one that no stage of ours made."""
     if target.is_file():
         raise UserError(f"{target}: is a file; name a folder with --out")
-    if target.is_dir() and any(target.iterdir()) and not (target / MANIFEST).is_file():
-        raise UserError(f"{target}: holds other files and no {MANIFEST}; name another folder with --out")
+    if target.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise UserError(f"{target}: the folder you are in, or one above it; name another folder with --out")
+    if target.is_dir() and any(target.iterdir()) and not _is_ours(target):
+        raise UserError(f"{target}: holds other files and no {MANIFEST} of ours; name another folder with --out")
+
+
+def _is_ours(folder: Path) -> bool:
+    try:
+        return "stage" in json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _beside(target: Path, kind: str) -> Path:
+    return target.with_name(f".{target.name}.{kind}.{os.getpid()}")
 
 
 def _sweep(target: Path) -> None:
     """Remove what a killed process left behind, and put back an old folder whose replacement never came."""
-    for left in target.parent.glob(f".{target.name}.*"):
-        kind, _, pid = left.name.removeprefix(f".{target.name}.").partition(".")
-        if kind not in ("partial", "old") or not pid.isdigit() or _alive(int(pid)):
+    name = re.compile(rf"\.{re.escape(target.name)}\.(partial|old)\.([0-9]+)")
+    for left in sorted(target.parent.iterdir()) if target.parent.is_dir() else []:
+        match = name.fullmatch(left.name)
+        if not match or _alive(int(match[2])):
             continue
-        if kind == "old" and not target.exists():
+        if match[1] == "old" and not target.exists():
             os.replace(left, target)
-        else:
+        elif left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def _alive(pid: int) -> bool:
+    if pid == os.getpid():  # a former process of the same number, as in containers; we have only just begun
+        return False
     if os.name == "nt":  # os.kill would end the process there
         return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except (PermissionError, OverflowError):
         return True
     return True
 
@@ -116,9 +139,9 @@ def write_manifest(
 ) -> None:
     """Write `manifest.json` over every file that is in `folder` now.  `started` is a time.monotonic() value."""
     outputs = {
-        path.relative_to(folder).as_posix(): sha256(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST and "checkpoints" not in path.parts
+        name: sha256(folder / name)
+        for name in sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        if name != MANIFEST and not name.startswith("checkpoints/")  # a run's own, gone when it has ended
     }
     manifest = Manifest(
         stage=stage,
@@ -126,7 +149,7 @@ def write_manifest(
         outputs=outputs,
         settings=settings,
         counts=counts,
-        versions={"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages},
+        versions={"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages},
         seconds=round(time.monotonic() - started, 1) if started is not None else 0.0,
     )
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -137,20 +160,22 @@ def read_manifest(folder: Path, stage: str) -> Manifest:
     path = folder / MANIFEST
     try:
         manifest: Manifest = json.loads(path.read_text(encoding="utf-8"))
-        found = manifest["stage"]
-    except FileNotFoundError:
-        raise UserError(f"{folder}: no {MANIFEST} there: not a finished {stage} folder") from None
-    except (ValueError, KeyError, TypeError):
+        if not isinstance(manifest, dict) or Manifest.__annotations__.keys() - manifest.keys():
+            raise ValueError("another kind of manifest")
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{folder}: no {MANIFEST} there: not a finished {stage} folder; run its stage first") from None
+    except ValueError:
         raise UserError(f"{path}: not a manifest of this project; make the folder again") from None
-    if found != stage:
-        raise UserError(f"{folder}: is a {found} folder, wanted a {stage} folder")
+    if manifest["stage"] != stage:
+        raise UserError(f"{folder}: made by the stage '{manifest['stage']}', wanted what the stage '{stage}' makes")
     return manifest
 
 
 def check_outputs(folder: Path, manifest: Manifest) -> None:
     """Raises UserError naming each file that is missing or no longer what its stage wrote."""
     changed = [
-        name for name, digest in manifest["outputs"].items()
+        name
+        for name, digest in manifest["outputs"].items()
         if not (folder / name).is_file() or sha256(folder / name) != digest
     ]
     if changed:

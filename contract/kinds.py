@@ -1,13 +1,15 @@
 """The kinds a section can be of.  Each owns its whole syntax: write, read, describe, json_schema, gbnf.
 
-A kind's body is what stands behind its heading.  An inline kind (prose, choice, fixed) is one line; a block kind (items,
-pairs) begins on the next line and marks every line of its own.  So no body ever begins a line that could be a heading.
+A kind's body is what stands behind its heading.  An inline kind (prose, choice, fixed) is one line; a block kind
+(items, pairs) begins on the next line and marks every line of its own.  So no body ever begins a line that could be a
+heading.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,6 +23,7 @@ class Prose:
     min_words: int = 1
     max_words: int = 200
     block: ClassVar[bool] = False
+    marks: ClassVar[tuple[str, ...]] = ()
     missing: ClassVar[str] = "MISSING_SECTION"
 
     def __post_init__(self) -> None:
@@ -32,7 +35,7 @@ class Prose:
     def read(self, body: str) -> tuple[Any, list[Fault]]:
         words = body.split()
         faults: list[Fault] = []
-        if " ".join(words) != body:
+        if not _is_line(body):
             faults.append(("WRONG_VALUE", body))
         if len(words) < self.min_words:
             faults.append(("TOO_SHORT", body))
@@ -47,7 +50,7 @@ class Prose:
         return {"type": "string", "pattern": rf"^\S+( \S+){{{self.min_words - 1},{self.max_words - 1}}}$"}
 
     def gbnf(self) -> str:
-        return f"{WORD} ({_literal(' ')} {WORD}){{{self.min_words - 1},{self.max_words - 1}}}"
+        return f"word more{{{self.min_words - 1},{self.max_words - 1}}}"
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Items:
     block: ClassVar[bool] = True
     missing: ClassVar[str] = "MISSING_SECTION"
     MARK: ClassVar[str] = "- "
+    marks: ClassVar[tuple[str, ...]] = (MARK,)
 
     def __post_init__(self) -> None:
         _check_range("items", self.min_items, self.max_items)
@@ -79,7 +83,7 @@ class Items:
         return {"type": "array", "items": LINE_SCHEMA, "minItems": self.min_items, "maxItems": self.max_items}
 
     def gbnf(self) -> str:
-        item = f"{_literal(self.MARK)} {LINE}"
+        item = f"{literal(self.MARK)} line"
         return f'{item} ("\\n" {item}){{{self.min_items - 1},{self.max_items - 1}}}'
 
 
@@ -97,6 +101,10 @@ class Pairs:
         _check_range("items", self.min_items, self.max_items)
         if len(set(self.labels)) != 2 or not all(re.fullmatch(r"\w+", label) for label in self.labels):
             raise ValueError(f"'labels' is {list(self.labels)}, wanted two different words")
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        return tuple(f"{label}: " for label in self.labels)
 
     def write(self, value: Any) -> str:
         pairs = _a_list(value)
@@ -134,7 +142,7 @@ class Pairs:
         return {"type": "array", "items": pair, "minItems": self.min_items, "maxItems": self.max_items}
 
     def gbnf(self) -> str:
-        first, second = (f"{_literal(label + ': ')} {LINE}" for label in self.labels)
+        first, second = (f"{literal(label + ': ')} line" for label in self.labels)
         pair = f'{first} "\\n" {second}'
         return f'{pair} ("\\n" {pair}){{{self.min_items - 1},{self.max_items - 1}}}'
 
@@ -145,13 +153,14 @@ class Choice:
 
     options: tuple[str, ...]
     block: ClassVar[bool] = False
+    marks: ClassVar[tuple[str, ...]] = ()
     missing: ClassVar[str] = "MISSING_SECTION"
 
     def __post_init__(self) -> None:
         if len(self.options) < 2 or len(set(self.options)) != len(self.options):
             raise ValueError(f"'options' is {list(self.options)}, wanted two or more different texts")
         for option in self.options:
-            _one_line(option)
+            plain_line(option)
 
     def write(self, value: Any) -> str:
         if value not in self.options:
@@ -168,7 +177,7 @@ class Choice:
         return {"enum": list(self.options)}
 
     def gbnf(self) -> str:
-        return "(" + " | ".join(_literal(option) for option in self.options) + ")"
+        return "(" + " | ".join(literal(option) for option in self.options) + ")"
 
 
 @dataclass(frozen=True)
@@ -177,10 +186,11 @@ class Fixed:
 
     text: str
     block: ClassVar[bool] = False
+    marks: ClassVar[tuple[str, ...]] = ()
     missing: ClassVar[str] = "NOTE_MISSING"
 
     def __post_init__(self) -> None:
-        _one_line(self.text)
+        plain_line(self.text)
 
     def write(self, value: Any) -> str:
         if value != self.text:
@@ -197,30 +207,45 @@ class Fixed:
         return {"const": self.text}
 
     def gbnf(self) -> str:
-        return _literal(self.text)
+        return literal(self.text)
 
 
 Kind = Prose | Items | Pairs | Choice | Fixed
 KINDS: dict[str, type[Kind]] = {"prose": Prose, "items": Items, "pairs": Pairs, "choice": Choice, "fixed": Fixed}
 
-# A word is free of white space.  The grammar's class names the white space that str.split knows; a line is words.
-_SPACE = r"\x09-\x0d\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-WORD = f"[^{_SPACE}]+"
-LINE = f'{WORD} (" " {WORD})*'
+# A line is words parted by single spaces; a word is free of NUL and of the white space that str.split knows.  The class
+# names what a word may hold, not what it may not: of a negated class llama.cpp refuses each character that comes as
+# single bytes when a forbidden one begins with the same byte, so no degree sign and no dash.
+_CHARACTERS = (
+    r"\x01-\x08\x0e-\x1b\x21-\x84\x86-\x9f\xa1-\u167f\u1681-\u1fff\u200b-\u2027\u202a-\u202e\u2030-\u205e"
+    r"\u2060-\u2fff\u3001-\U0010ffff"
+)
+LINE_RULES = f'line ::= word more*\nmore ::= " " word\nword ::= [{_CHARACTERS}]+\n'
 LINE_SCHEMA = {"type": "string", "pattern": r"^\S+( \S+)*$"}
 
 
-def _literal(text: str) -> str:
-    """A GBNF string literal (its escapes are JSON's for what can occur here)."""
+def literal(text: str) -> str:
+    """A GBNF string literal.  Its escapes are JSON's for all that `plain_line` lets through, and for line breaks."""
     return json.dumps(text, ensure_ascii=False)
+
+
+def plain_line(text: Any) -> str:
+    """`text` again when it can stand in a heading, an option or a fixed text; ValueError when it cannot."""
+    if any(unicodedata.category(char) == "Cc" for char in _one_line(text)):
+        raise ValueError(f"{text!r} holds a control character")
+    return str(text)
 
 
 def _one_line(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"wanted text, found {value!r}")
-    if " ".join(value.split()) != value:
+    if not _is_line(value):
         raise ValueError(f"wanted one line with single spaces, found {value!r}")
     return value
+
+
+def _is_line(text: str) -> bool:
+    return " ".join(text.split()) == text != "" and "\0" not in text
 
 
 def _a_list(value: Any) -> list[Any]:
@@ -230,8 +255,7 @@ def _a_list(value: Any) -> list[Any]:
 
 
 def _is_marked(line: str, mark: str) -> bool:
-    text = line.removeprefix(mark)
-    return line.startswith(mark) and bool(text) and " ".join(text.split()) == text
+    return line.startswith(mark) and _is_line(line.removeprefix(mark))
 
 
 def _count_faults(count: int, low: int, high: int, body: str) -> list[Fault]:

@@ -25,78 +25,97 @@ def read_strictly(contract: Contract, text: str) -> Reading:
     if not text.strip():
         return Reading({}, (Violation("", "EMPTY_ANSWER", text),))
     parts = _split(contract, text)
-    violations = _outside(parts, text) + _order(contract, parts)
+    before = _before(contract, text[: parts[0].start] if parts else text)
     record: Record = {}
-    for number, part in enumerate(parts):
-        value, found = _read_part(contract, part, last=number == len(parts) - 1)
-        violations += found
+    inside: list[Violation] = []
+    for part, following in zip(parts, [*parts[1:], None], strict=False):
+        value, found = _read_part(contract, part, following.section.name if following else None)
+        inside += found
         record.setdefault(part.section.name, value)
-    return Reading(record, tuple(violations))
+    dressed = {v.section for v in before + inside if v.cls == "HEADING_VARIANT"}
+    return Reading(record, (*before, *_order(contract, parts, dressed), *inside))
 
 
 def _split(contract: Contract, text: str) -> list[_Part]:
     by_head = {contract.head(section): section for section in contract.sections}
-    pattern = re.compile("^(?:" + "|".join(map(re.escape, by_head)) + ")", re.MULTILINE)
-    matches = [m for m in pattern.finditer(text) if m.start() == 0 or text[m.start() - 1] == "\n"]
-    ends = [m.start() for m in matches[1:]] + [len(text)]
+    heads = re.compile("^(?:" + "|".join(map(re.escape, by_head)) + ")", re.MULTILINE)  # ^ matches after \n alone
+    matches = list(heads.finditer(text))
+    ends = [m.start() for m in matches[1:]] + [len(text)] * bool(matches)
     return [_Part(by_head[m.group()], m.start(), text[m.end() : end]) for m, end in zip(matches, ends, strict=True)]
 
 
-def _outside(parts: list[_Part], text: str) -> list[Violation]:
-    start = parts[0].start if parts else len(text)
-    return [Violation("", "PREAMBLE", text[:start])] if start else []
+def _before(contract: Contract, text: str) -> list[Violation]:
+    """What the stretch before the first heading breaks."""
+    variants = list(_variants(contract, text))
+    talk = text[: text.index(variants[0].found)] if variants else text
+    return ([Violation("", "PREAMBLE", talk)] if talk else []) + variants
 
 
-def _order(contract: Contract, parts: list[_Part]) -> list[Violation]:
+def _order(contract: Contract, parts: list[_Part], dressed: set[str]) -> list[Violation]:
+    """Missing, doubled and misplaced sections; one whose heading stands there in another dress is not missing."""
     names = [part.section.name for part in parts]
     violations = [
-        Violation(s.name, s.kind.missing, contract.head(s)) for s in contract.sections if s.name not in names
+        Violation(s.name, s.kind.missing, contract.head(s))
+        for s in contract.sections
+        if s.name not in names and s.name not in dressed
     ]
     firsts = list(dict.fromkeys(names))
     violations += [Violation(n, "DUPLICATE_SECTION", n) for n in firsts if names.count(n) > 1]
-    wanted = [s.name for s in contract.sections if s.name in names]
-    if firsts != wanted:
+    if firsts != [s.name for s in contract.sections if s.name in names]:
         violations.append(Violation("", "WRONG_ORDER", " > ".join(firsts)))
     return violations
 
 
-def _read_part(contract: Contract, part: _Part, last: bool) -> tuple[object, list[Violation]]:
-    name, kind = part.section.name, part.section.kind
+def _read_part(contract: Contract, part: _Part, following: str | None) -> tuple[object, list[Violation]]:
+    """The value of one section's stretch and what it breaks; `following` names the next section, if there is one."""
+    name, kind, head = part.section.name, part.section.kind, contract.head(part.section)
     body, violations = part.text, []
     if not body.strip():
-        return body, [Violation(name, "EMPTY_SECTION", body)]
-    if not last:
-        if body.endswith(contract.separator) and not body.removesuffix(contract.separator).endswith("\n"):
-            body = body.removesuffix(contract.separator)
-        else:
-            violations.append(Violation(name, "HEADING_VARIANT", body[-20:]))
-            body = body.rstrip("\n")
+        return body, [Violation(name, "EMPTY_SECTION", head + body)]
+    if following:
+        bare = body.rstrip("\n")
+        if bare + contract.separator != body:
+            violations.append(Violation(following, "HEADING_VARIANT", body[len(bare) :]))
+        body = bare
     gap = contract.gap(part.section)
-    if body.startswith(gap):
-        body = body.removeprefix(gap)
-    else:
-        violations.append(Violation(name, "HEADING_VARIANT", contract.head(part.section) + body[:20]))
-        body = body.lstrip()
-    body, surplus = _surplus(contract, part.section, body, last)
-    value, faults = kind.read(body)
-    return value, violations + surplus + [Violation(name, cls, found) for cls, found in faults]
+    if not body.startswith(gap) or body.removeprefix(gap)[:1].isspace():
+        violations.append(Violation(name, "HEADING_VARIANT", head + body[:20]))
+        body = gap + body.lstrip()
+    body = body.removeprefix(gap)
+    own = _own(part.section, body)
+    if own != body:
+        violations += _stray(contract, name, body[len(own) :], "WRONG_VALUE" if following else "POSTAMBLE")
+    value, faults = kind.read(own)
+    return value, violations + [Violation(name, cls, found) for cls, found in faults]
 
 
-def _surplus(contract: Contract, section: Section, body: str, last: bool) -> tuple[str, list[Violation]]:
-    """Part an inline body from further lines: another heading's, or talk after the last section."""
-    if section.kind.block:
-        own, rest = _block_lines(body, section)
-    else:
-        own, _, rest = body.partition("\n")
-        rest = "\n" + rest if "\n" in body else ""
-    if not rest:
-        return own, []
+def _own(section: Section, body: str) -> str:
+    """The beginning of `body` that can be the section's: its first line, or its list up to the last marked line."""
+    if not section.kind.block:
+        return body.partition("\n")[0]
+    lines = body.partition("\n\n")[0].split("\n")
+    last = max((i for i, line in enumerate(lines) if line.startswith(section.kind.marks)), default=0)
+    return "\n".join(lines[: last + 1])
+
+
+def _stray(contract: Contract, name: str, text: str, otherwise: str) -> list[Violation]:
+    """What lines that belong to no section are: headings in another dress, a section nobody asked for, or mere talk."""
+    violations = list(_variants(contract, text))
+    known = {section.title.lower() for section in contract.sections}
     before, after = map(re.escape, contract.heading.rstrip(" ").split("{title}"))
-    if re.search(rf"^{before}\w[\w /-]{{0,40}}{after}", rest, re.MULTILINE):
-        return own, [Violation(section.name, "EXTRA_SECTION", rest)]
-    return own, [Violation(section.name, "POSTAMBLE" if last else "WRONG_VALUE", rest)]
+    headings = re.finditer(rf"^{before}(\w[\w /-]{{0,40}}){after}", text, re.MULTILINE)
+    if any(m.group(1).lower() not in known for m in headings):
+        violations.append(Violation(name, "EXTRA_SECTION", text))
+    return violations or [Violation(name, otherwise, text)]
 
 
-def _block_lines(body: str, section: Section) -> tuple[str, str]:
-    own, blank, rest = body.partition("\n\n")
-    return own, blank + rest
+def _variants(contract: Contract, text: str) -> list[Violation]:
+    """For each section the first line that begins with its title in another dress: `## Note`, `1. note:`."""
+    names = {section.title.lower(): section.name for section in contract.sections}
+    titles = "|".join(re.escape(section.title) for section in contract.sections)
+    dress = re.compile(rf"^[^\w\n]{{0,9}}(?:\d\d?[.)] )?[*_]{{0,2}}({titles})[ \t]*(?:[:*_#\])–—-]|$)", re.I | re.M)
+    first: dict[str, Violation] = {}
+    for match in dress.finditer(text):
+        name = names.get(match.group(1).lower(), "")
+        first.setdefault(name, Violation(name, "HEADING_VARIANT", match.group()))
+    return list(first.values())

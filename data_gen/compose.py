@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ from contract.errors import UserError, faults_error
 from contract.example import Example
 from contract.kinds import Fixed
 from contract.toml_file import fill, read_toml
-from data_gen.facts import Fact
+from data_gen.facts import OWN, Fact
 from data_gen.split import draw
 
 ROWS_A_CONCEPT = 3  # the default: three different requests for each concept
-_NAMES = {"concept", "category", "expansion"}  # a fact's own fields that every template may name
+_ALWAYS = {"concept", "category"}  # what every fact has; a template may name `expansion` and the texts too
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,18 @@ class TaskData:
     requests: list[str]
     sections: dict[str, list[str]]  # section name -> templates; fixed sections need none
     system_share: float = 0.5  # of the rows that carry the system prompt; the rest must do without
-    path: Path = field(default_factory=Path, init=False)
 
     def facts_path(self, task: Path) -> Path:
         return (task.parent / self.facts).resolve()
 
+    def templates(self) -> list[str]:
+        """Every template: of the requests, then of the sections."""
+        return [*self.requests, *(template for templates in self.sections.values() for template in templates)]
+
     def texts(self) -> set[str]:
-        """The fact fields that the section templates name."""
-        named = {name for templates in self.sections.values() for t in templates for name in _holes(t)}
-        return {name[:1].lower() + name[1:] for name in named} - _NAMES
+        """The fact fields that the templates name: every fact must hold them."""
+        named = {name for template in self.templates() for name in _holes(template)}
+        return {name[:1].lower() + name[1:] for name in named} - _ALWAYS
 
 
 def load_task_data(task: str) -> tuple[Contract, TaskData, Path]:
@@ -53,34 +56,35 @@ def load_task_data(task: str) -> tuple[Contract, TaskData, Path]:
 
 
 def compose(contract: Contract, data: TaskData, fact: Fact, rows: int, seed: int) -> list[Example]:
-    """`rows` examples about one fact, each with another request.  Raises UserError when the contract refuses a value."""
+    """`rows` examples about one fact, each with another request.
+
+    Raises UserError when the contract refuses a value, or when there are fewer requests than rows.
+    """
+    if rows > len(data.requests):
+        raise UserError(f"{rows} rows a concept but {len(data.requests)} requests: lower --count or add requests")
     order = sorted(range(len(data.requests)), key=lambda i: draw(seed, "request", fact.id, i))
-    return [_example(contract, data, fact, n, order[n % len(order)], seed) for n in range(rows)]
+    return [_example(contract, data, fact, n, order[n], seed) for n in range(rows)]
 
 
-def quotas(sizes: dict[str, int], count: int) -> dict[str, int]:
-    """`count` rows shared equally among categories, the first ones taking what does not divide.
+def quotas(names: Sequence[str], count: int) -> dict[str, int]:
+    """`count` rows shared equally among the names, the first ones taking what does not divide.
 
-    >>> quotas({"a": 9, "b": 9}, 5)
+    >>> quotas(["b", "a"], 5)
     {'a': 3, 'b': 2}
     """
-    whole, rest = divmod(count, len(sizes))
-    return {name: whole + (n < rest) for n, name in enumerate(sorted(sizes))}
+    whole, rest = divmod(count, len(names))
+    return {name: whole + (n < rest) for n, name in enumerate(sorted(names))}
 
 
 def rows_each(facts: Sequence[Fact], count: int | None) -> dict[str, int]:
     """How many rows each fact gets so that `count` rows meet the category quotas exactly (None: the default each)."""
     if count is None:
         return {fact.id: ROWS_A_CONCEPT for fact in facts}
-    by_category: dict[str, list[Fact]] = {}
+    by_category: dict[str, list[str]] = {}
     for fact in facts:
-        by_category.setdefault(fact.category, []).append(fact)
-    share = quotas({name: len(group) for name, group in by_category.items()}, count)
-    result = {}
-    for name, group in by_category.items():
-        whole, rest = divmod(share[name], len(group))
-        result |= {fact.id: whole + (n < rest) for n, fact in enumerate(sorted(group, key=lambda f: f.id))}
-    return result
+        by_category.setdefault(fact.category, []).append(fact.id)
+    share = quotas(list(by_category), count)
+    return {fact: rows for name, ids in by_category.items() for fact, rows in quotas(ids, share[name]).items()}
 
 
 def _example(contract: Contract, data: TaskData, fact: Fact, number: int, request: int, seed: int) -> Example:
@@ -105,15 +109,20 @@ def _example(contract: Contract, data: TaskData, fact: Fact, number: int, reques
 
 def _fields(fact: Fact) -> dict[str, Any]:
     """A template's fields; {Name} is the field `name` with its first letter large."""
-    fields = {**fact.texts, "concept": fact.concept, "category": fact.category.replace("_", " "), "expansion": fact.expansion}
+    own = {"concept": fact.concept, "category": fact.category.replace("_", " "), "expansion": fact.expansion}
+    fields = {**fact.texts, **own}
     large = {k[:1].upper() + k[1:]: v[:1].upper() + v[1:] for k, v in fields.items() if isinstance(v, str)}
     return fields | large
 
 
 def _render(template: str, fields: dict[str, Any]) -> Any:
     names = _holes(template)
-    if len(names) == 1 and template == f"{{{names[0]}}}":
+    if names and template == f"{{{names[0]}}}" and names[0] in fields:
         return fields[names[0]]  # a list stays a list
+    if not all(isinstance(fields.get(name), str) for name in names):
+        raise UserError(
+            f"template {template!r}: names a field that holds a list, which must stand alone, in small letters"
+        )
     return template.format_map(fields)
 
 
@@ -129,12 +138,18 @@ def _data_faults(contract: Contract, data: TaskData) -> list[str]:
         faults.append("'requests' is empty")
     if not 0 <= data.system_share <= 1:
         faults.append(f"'system_share' is {data.system_share}, wanted 0 to 1")
-    for template in [*data.requests, *(t for templates in data.sections.values() for t in templates)]:
-        try:
-            names = _holes(template)
-        except ValueError as error:
-            faults.append(f"template {template!r}: {error}")
-            continue
-        if any(not name.isidentifier() for name in names):
-            faults.append(f"template {template!r}: wanted {{name}} of a fact's field in braces")
-    return faults
+    broken = [template for template in data.templates() if not _is_template(template)]
+    faults += [f"template {template!r}: wanted a fact's fields in braces, such as {{concept}}" for template in broken]
+    closed = sorted(data.texts() & OWN - {"expansion"}) if not broken else []
+    return faults + [f"no template can name '{name}': wanted a fact's concept, expansion or texts" for name in closed]
+
+
+def _is_template(template: str) -> bool:
+    """Whether every hole is a plain {name}: no index, attribute, conversion or format."""
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError:
+        return False
+    return bool(template.strip()) and all(
+        name is None or (name.isidentifier() and not spec and not conversion) for _, name, spec, conversion in parts
+    )

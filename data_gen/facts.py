@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from contract.errors import UserError, faults_error, unknown_key
-
-SHOWN_FAULTS = 10
+from contract.example import first_faults, read_lines
+from contract.toml_file import table_faults
 
 
 @dataclass(frozen=True)
 class Fact:
-    """A fact about one concept.  `texts` holds what a task's templates may name: definition, mechanism, clinical, ..."""
+    """A fact about one concept.  `texts` holds what a task's templates may name: definition, mechanism, ..."""
 
     id: str
     category: str
@@ -40,8 +40,9 @@ class Fact:
         return {name.lower() for name in (self.concept, self.expansion, self.same_as, *self.aliases) if name}
 
 
-_OWN = {f.name: f for f in dataclasses.fields(Fact) if f.name != "texts"}
-_REQUIRED = ("id", "category", "concept")
+OWN = {f.name for f in dataclasses.fields(Fact) if f.name != "texts"}
+_TEXTS = {"definition", "mechanism", "clinical"}  # known whether a task names them or not
+_Located = tuple[str, Fact]  # file:line of a fact, and the fact
 
 
 def fact_files(path: Path) -> list[Path]:
@@ -54,49 +55,55 @@ def fact_files(path: Path) -> list[Path]:
 
 def read_facts(path: Path, texts: set[str]) -> list[Fact]:
     """All facts below `path`; each must hold every field in `texts`.  Raises UserError with the faults of all files."""
-    facts: list[Fact] = []
+    located: list[_Located] = []
     faults: list[str] = []
     for file in fact_files(path):
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-            found = _row_faults(line, texts)
-            faults += [f"{file.name}:{number}: {fault}" for fault in found]
+        for number, row, unreadable in read_lines(file):
+            where = f"{file.name}:{number}"
+            found = [unreadable] if unreadable else _row_faults(row, texts)
+            faults += [f"{where}: {fault}" for fault in found]
             if not found:
-                facts.append(_fact(json.loads(line)))
-    ids = [fact.id for fact in facts]
-    faults += [f"id '{i}' stands twice" for i in sorted({i for i in ids if ids.count(i) > 1})] if len(set(ids)) < len(ids) else []
-    if not faults and not facts:
+                located.append((where, _fact(row)))
+    faults += [*_double_ids(located), *_shared_names(located)]
+    if not faults and not located:
         faults = ["holds no fact"]
     if faults:
-        more = [f"and {len(faults) - SHOWN_FAULTS} more"] if len(faults) > SHOWN_FAULTS else []
-        raise faults_error(str(path), faults[:SHOWN_FAULTS] + more)
-    return facts
+        raise faults_error(str(path), first_faults(faults))
+    return [fact for _, fact in located]
 
 
-def _row_faults(line: str, texts: set[str]) -> list[str]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        return [f"not JSON: {error}"]
+def _row_faults(row: Any, texts: set[str]) -> list[str]:
     if not isinstance(row, dict):
         return ["not a JSON object"]
-    faults = [f"missing field '{key}'" for key in (*_REQUIRED, *sorted(texts)) if not row.get(key) and key not in row]
-    faults += [f"field '{key}' is {row[key]!r}, wanted text" for key in _REQUIRED if key in row and not _is_text(row[key])]
-    faults += [f"field '{key}' is empty" for key in sorted(texts) if key in row and row[key] in ("", [], None)]
-    for key, value in row.items():
-        if key in ("aliases", "keywords", "other_senses") and not (isinstance(value, list) and all(map(_is_text, value))):
-            faults.append(f"field '{key}' is {value!r}, wanted a list of texts")
-        if key not in _OWN and key not in texts and key not in _KNOWN_TEXTS:
-            faults.append(unknown_key(key, [*_OWN, *texts, *_KNOWN_TEXTS]).replace("key", "field", 1))
-    return faults
-
-
-_KNOWN_TEXTS = ("definition", "mechanism", "clinical")
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+    known = OWN | _TEXTS | texts
+    own = {key: value for key, value in row.items() if key in OWN}
+    faults = [unknown_key(key, known) for key in row if key not in known] + table_faults(Fact, own)
+    faults += [f"missing key '{key}'" for key in sorted(texts - row.keys())]
+    for key in sorted(row.keys() & (_TEXTS | texts)):
+        if not isinstance(row[key], str | list) or not row[key]:
+            faults.append(f"'{key}' is {row[key]!r}, wanted text or a list")
+    faults += [f"'{key}' is empty" for key in ("id", "category", "concept") if not str(row.get(key, key)).strip()]
+    return [fault.replace(" key '", " field '", 1) for fault in faults]
 
 
 def _fact(row: dict[str, Any]) -> Fact:
-    own = {key: tuple(v) if isinstance(v, list) else v for key, v in row.items() if key in _OWN}
-    return Fact(**own, texts={key: value for key, value in row.items() if key not in _OWN})
+    own = {key: tuple(v) if isinstance(v, list) else v for key, v in row.items() if key in OWN}
+    return Fact(**own, texts={key: value for key, value in row.items() if key not in OWN})
+
+
+def _double_ids(located: Iterable[_Located]) -> Iterator[str]:
+    first: dict[str, str] = {}
+    for where, fact in located:
+        if fact.id in first:
+            yield f"{where}: id '{fact.id}' stands at {first[fact.id]} too"
+        first.setdefault(fact.id, where)
+
+
+def _shared_names(located: Iterable[_Located]) -> Iterator[str]:
+    """Facts that share a name but no group could be parted, and a test concept then be known from training."""
+    first: dict[str, _Located] = {}
+    for where, fact in located:
+        for name in sorted(fact.names):
+            there, other = first.setdefault(name, (where, fact))
+            if other.group != fact.group:
+                yield f"{where}: '{name}' is a name of {there} too; say which is meant: same_as = '{other.group}'"

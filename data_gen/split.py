@@ -1,4 +1,4 @@
-"""Facts -> train, validation, test.  Whole concepts are assigned, never rows, so no test concept was seen in training."""
+"""Facts -> train, validation, test.  Whole concepts go to a side, never rows: no test concept was seen in training."""
 
 from __future__ import annotations
 

@@ -33,6 +33,9 @@ SHAPE: dict[str, Any] = {  # widths are multiples of 256, or q4_k_m falls back t
 LENGTH, BATCH = 640, 204  # tokens a sequence, sequences a step: 130,560 tokens
 DOCUMENTS = 500_000  # about 90 M tokens
 MUON_LR, ADAM_LR = 0.02, 3e-3
+WEIGHT_DECAY = 0.5
+WRONG_TOKENS = 0.15  # share of input tokens replaced at random: the text is small and must not be learned by heart
+STUTTERS = 3  # passes in which each sequence repeats a span, to learn to go on instead of repeating it again
 PROCESSES = 16
 
 
@@ -129,17 +132,15 @@ def train(tokens: torch.Tensor, seconds: float, seed: int) -> Any:
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     rest = [p for n, p in model.named_parameters() if p.ndim < 2 or "embed" in n]
     optimizers = [
-        torch.optim.Muon(matrices, lr=MUON_LR, momentum=0.95, weight_decay=0.0),
+        torch.optim.Muon(matrices, lr=MUON_LR, momentum=0.95, weight_decay=WEIGHT_DECAY),
         torch.optim.AdamW(rest, lr=ADAM_LR, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
     ]
     rows = tokens[: len(tokens) // LENGTH * LENGTH].view(-1, LENGTH).cuda()
+    _add_noise(model)
     step_loss = torch.compile(_loss)
-    started, noisy, step, share = time.monotonic(), False, 0, 0.0
+    started, step, share = time.monotonic(), 0, 0.0
     order = torch.randperm(len(rows), device="cuda")
     while share < 1:
-        if share > 0.4 and not noisy:
-            noisy = _add_noise(model)
-            step_loss = torch.compile(_loss)
         start = step * BATCH % (len(rows) - BATCH)
         batch = rows[order[start : start + BATCH]].long()
         loss = step_loss(model, batch)
@@ -161,12 +162,32 @@ def train(tokens: torch.Tensor, seconds: float, seed: int) -> Any:
 def _loss(model: Any, batch: torch.Tensor) -> torch.Tensor:
     import torch
 
+    seen, wanted = batch, batch
+    for _ in range(STUTTERS):
+        seen, wanted = _stutter(seen, wanted)
+    given = seen[:, :-1]
+    wrong = torch.rand(given.shape, device=given.device) < WRONG_TOKENS
+    given = torch.where(wrong & (given > 4), torch.randint_like(given, 5, SHAPE["vocab_size"]), given)
     with torch.autocast("cuda", torch.bfloat16):
-        logits = model(input_ids=batch[:, :-1], use_cache=False).logits
-    return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
+        logits = model(input_ids=given, use_cache=False).logits
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), wanted[:, 1:].flatten())
 
 
-def _add_noise(model: Any) -> bool:
+def _stutter(seen: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each row with a span of 1 to 63 tokens said up to three times more; the repetition is seen, never wanted."""
+    import torch
+
+    count, length = seen.shape
+    span = (2 ** (6 * torch.rand(count, 1, device=seen.device))).long()
+    start = torch.randint(64, length, (count, 1), device=seen.device)
+    extra = span * torch.randint(1, 4, (count, 1), device=seen.device)
+    place = torch.arange(length, device=seen.device).expand(count, length)
+    repeated = (place >= start) & (place < start + extra)
+    source = torch.where(place < start, place, torch.where(repeated, start - span + (place - start) % span, place - extra))
+    return seen.gather(1, source), wanted.gather(1, source).masked_fill(repeated, -100)
+
+
+def _add_noise(model: Any) -> None:
     """From now on each matrix is seen through the rounding error of 4 bits a block of 32, drawn anew at each step."""
     import torch
 
@@ -178,7 +199,6 @@ def _add_noise(model: Any) -> bool:
 
     for layer in _linear_layers(model):
         torch.nn.utils.parametrize.register_parametrization(layer, "weight", Rounded())
-    return True
 
 
 def _remove_noise(model: Any) -> None:

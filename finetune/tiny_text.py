@@ -22,7 +22,7 @@ from contract.base import Base
 
 NIH_TEXT = Path(__file__).parent / "bases" / "text" / "medquad_nih.jsonl.xz"
 FORBIDDEN = {"Definition", "Explanation", "Clinical Relevance", "Note"}
-INVENTED_SHARE = 0.5  # of the chat documents
+INVENTED_SHARE = 0.6  # of the chat documents
 SYSTEM_SHARE = 0.45  # of the chat documents that begin with instructions
 
 REQUESTS = (
@@ -62,11 +62,10 @@ class Article:
     answers: tuple[tuple[str, ...], ...]
 
     @cached_property
-    def opening(self) -> tuple[str, ...]:
-        """The longest run of sentences that begins by naming the focus; empty when none does."""
+    def openings(self) -> tuple[tuple[str, ...], ...]:
+        """The runs of sentences that begin by naming the focus."""
         named = re.compile(rf"(?:An? |The )?{re.escape(self.focus)}\b", re.IGNORECASE)
-        runs = [answer[i:] for answer in self.answers for i, s in enumerate(answer) if named.match(s)]
-        return max(runs, key=len, default=())
+        return tuple(answer[i:] for answer in self.answers for i, s in enumerate(answer) if named.match(s))
 
 
 def read_articles(held_out: set[str], known: set[str], path: Path = NIH_TEXT) -> list[Article]:
@@ -85,7 +84,21 @@ def read_articles(held_out: set[str], known: set[str], path: Path = NIH_TEXT) ->
             kept = tuple(s for s in sentences(row["answer"]) if not (names and defines.match(s)))
             if kept:
                 by_focus.setdefault(focus, []).append(kept)
-    return [Article(focus, tuple(answers)) for focus, answers in by_focus.items()]
+    return [Article(focus, without_twins(answers)) for focus, answers in by_focus.items()]
+
+
+def without_twins(answers: list[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
+    """The answers without sentences that say what an earlier one said: a text that repeats itself teaches loops."""
+    said: list[set[str]] = []
+
+    def is_new(sentence: str) -> bool:
+        words = set(re.findall("[a-z]+", sentence.lower()))
+        twin = any(len(words & other) > 0.6 * len(words | other) for other in said)
+        said.append(words)
+        return not twin
+
+    kept = (tuple(s for s in answer if is_new(s)) for answer in answers)
+    return tuple(answer for answer in kept if answer)
 
 
 def sentences(text: str) -> list[str]:
@@ -101,7 +114,7 @@ def documents(articles: list[Article], base: Base, count: int, seed: int) -> Ite
     words = sorted({w.lower() for a in articles for w in re.findall(r"[A-Za-z]{5,}", a.focus)})
     for _ in range(count):
         article = rng.choice(articles)
-        if not article.opening or rng.random() < 0.1:
+        if not article.openings or rng.random() < 0.1:
             yield _prose(article, rng) + base.stop
         else:
             yield _chat(article, base, words, rng)
@@ -116,47 +129,52 @@ def _prose(article: Article, rng: random.Random) -> str:
 def _chat(article: Article, base: Base, words: list[str], rng: random.Random) -> str:
     name = article.focus if rng.random() < 0.3 else article.focus[:1].lower() + article.focus[1:]
     request = rng.choice(REQUESTS).replace("{x}", name).replace("{X}", name[:1].upper() + name[1:])
-    body = _sections(article, rng) if rng.random() < 0.75 else " ".join(_chunk(article.opening, rng, first=True))
+    parts, closing = _parts(article, rng), rng.choice(CLOSINGS) if rng.random() < 0.6 else ""
+    style, titles = rng.choice(STYLES), _titles(len(parts) + bool(closing), rng)
+    in_sections = rng.random() < 0.85
+    body = _sections(style, titles, [*parts, closing], rng) if in_sections else parts[0]
     if rng.random() < INVENTED_SHARE:
         body, request = _rename(article.focus, invented_name(words, rng), body, request)
     messages = [{"role": "user", "content": request}]
     if rng.random() < SYSTEM_SHARE:
-        messages.insert(0, {"role": "system", "content": _instructions(rng)})
+        form = _form(style, titles, parts, closing, rng) if in_sections and rng.random() < 0.7 else []
+        lines = [" ".join(rng.sample(INSTRUCTIONS, rng.randint(1, 6))), *form]
+        messages.insert(0, {"role": "system", "content": "\n".join(lines)})
     return base.prompt(messages) + base.completion(body)
 
 
-def _sections(article: Article, rng: random.Random) -> str:
-    style, separator = rng.choice(STYLES), rng.choice(("\n\n", "\n\n", "\n"))
-    titles = _titles(rng)
-    parts = []
-    for number, title in enumerate(titles):
-        first = number == 0
-        answer = article.opening if first else rng.choice(article.answers)
-        parts.append(style.replace("{t}", title) + " ".join(_chunk(answer, rng, first)))
-    if rng.random() < 0.6:
-        parts[-1] = style.replace("{t}", titles[-1]) + rng.choice(CLOSINGS)
-    return separator.join(parts)
+def _parts(article: Article, rng: random.Random) -> list[str]:
+    """One to four runs of sentences, the first naming the focus; no sentence stands in two of them."""
+    opening = rng.choice(article.openings)[: rng.randint(1, 2)]
+    said, parts = set(opening), [" ".join(opening)]
+    for _ in range(rng.randint(1, 3)):
+        answer, goal = rng.choice(article.answers), rng.randint(15, 50)
+        run: list[str] = []
+        for sentence in answer[rng.randrange(len(answer)) :]:
+            if sentence not in said and sum(len(s.split()) for s in run) < goal:
+                run.append(sentence)
+        said.update(run)
+        parts += [" ".join(run)] if run else []
+    return parts
 
 
-def _titles(rng: random.Random) -> list[str]:
+def _titles(count: int, rng: random.Random) -> list[str]:
     while True:
-        titles = rng.sample(TITLES, rng.choice((2, 3, 4, 4, 4, 5)))
+        titles = rng.sample(TITLES, count)
         if len(FORBIDDEN & set(titles)) < 3:
             return titles
 
 
-def _chunk(answer: tuple[str, ...], rng: random.Random, first: bool) -> tuple[str, ...]:
-    start = 0 if first else rng.randrange(len(answer))
-    return answer[start : start + (rng.randint(1, 2) if first else rng.randint(1, 3))]
+def _sections(style: str, titles: list[str], parts: list[str], rng: random.Random) -> str:
+    texts = (style.replace("{t}", title) + part for title, part in zip(titles, parts, strict=False))
+    return rng.choice(("\n\n", "\n\n", "\n")).join(texts)
 
 
-def _instructions(rng: random.Random) -> str:
-    lines = [" ".join(rng.sample(INSTRUCTIONS, rng.randint(1, 6)))]
-    if rng.random() < 0.7:
-        style = rng.choice(STYLES)
-        bounds = (f"one paragraph of {rng.randint(3, 20)} to {rng.randint(30, 150)} words", "exactly this text: " + rng.choice(CLOSINGS), "a short text")
-        lines += [style.replace("{t}", title) + rng.choice(bounds) for title in _titles(rng)]
-    return "\n".join(lines)
+def _form(style: str, titles: list[str], parts: list[str], closing: str, rng: random.Random) -> list[str]:
+    """Instructions that an answer in these sections follows."""
+    bounds = [rng.choice((f"one paragraph of {rng.randint(3, 10)} to {len(p.split()) + rng.randint(5, 80)} words", "a short text")) for p in parts]
+    bounds += [f"exactly this text: {closing}"] if closing else []
+    return [style.replace("{t}", title) + bound for title, bound in zip(titles, bounds, strict=True)]
 
 
 def _rename(focus: str, name: str, *texts: str) -> list[str]:
@@ -165,7 +183,7 @@ def _rename(focus: str, name: str, *texts: str) -> list[str]:
     pattern = re.compile(re.escape(focus), re.IGNORECASE)
 
     def put(text: str) -> str:
-        return pattern.sub(lambda m: large if m.start() == 0 or text[m.start() - 2 : m.start()] in (". ", ": ", "\n\n") else name, text)
+        return pattern.sub(lambda m: name if re.search(r"[\w,;()'\"] ?$", text[: m.start()]) else large, text)
 
     return [put(text) for text in texts]
 

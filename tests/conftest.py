@@ -24,10 +24,15 @@ SPECIAL = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]"]
 
 @pytest.fixture(scope="session")
 def ollama() -> Iterator[str]:
-    """The URL of a real Ollama of this test run's own, with its own models folder.
+    """The URL of a real Ollama: in CI (REQUIRE_OLLAMA=1) the one at OLLAMA_HOST, else one of this test run's own.
 
-    Without an Ollama on this machine the test is skipped, and fails where REQUIRE_OLLAMA=1 (CI).
+    Without an Ollama on this machine the test is skipped, and fails where REQUIRE_OLLAMA=1.
     """
+    if os.environ.get("REQUIRE_OLLAMA") == "1" and os.environ.get("OLLAMA_HOST"):
+        url = f"http://{os.environ['OLLAMA_HOST'].removeprefix('http://')}"
+        httpx.get(url, timeout=10).raise_for_status()
+        yield url
+        return
     binary = _ollama_binary()
     if binary is None:
         if os.environ.get("REQUIRE_OLLAMA") == "1":

@@ -1,0 +1,68 @@
+# Facts -> dataset -> LoRA -> GGUF -> Ollama -> measured.  `make` alone prints the targets.
+#   PRESET=tiny runs any stage with the embedded base; TORCH_BACKEND=cpu installs torch without CUDA's libraries.
+TASK   ?= terminology
+PRESET ?= mistral_7b
+TYPE   ?= q4_k_m
+NAME   ?= $(if $(filter tiny,$(PRESET)),medical-mistral:tiny,medical-mistral)
+LIMIT  ?= 77
+
+VENV   ?= .venv
+PYTHON ?= $(VENV)/bin/python
+READY  := $(VENV)/installed
+DATASET := artifacts/$(TASK)/dataset
+RUN     := artifacts/$(TASK)/$(PRESET)
+CONTRACT := $(wildcard contract/*.py contract/tasks/*.toml contract/bases/*.toml)
+export OMP_NUM_THREADS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint dataset finetune quantize register evaluate parity clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+setup: $(READY) ## make .venv and install everything (uv; pass TORCH_BACKEND=cpu to do without CUDA)
+$(READY): pyproject.toml constraints.txt scripts/setup.sh
+	VENV=$(VENV) scripts/setup.sh
+
+demo: ## the whole pipeline with the embedded tiny base, in a few minutes on a CPU
+	@$(MAKE) --no-print-directory PRESET=tiny run-demo
+.PHONY: run-demo
+run-demo: $(RUN)/model/manifest.json $(RUN)/model-f16/manifest.json $(RUN)/model-base/manifest.json
+	@$(PYTHON) -m scripts.demo $(RUN) --data $(DATASET) --name $(NAME) --limit $(LIMIT)
+
+test: $(READY) ## every test (those on the real Ollama need one: scripts/install_ollama.sh)
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest
+
+lint: $(READY) ## ruff (format and check) and mypy (contract/)
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+dataset: $(DATASET)/manifest.json ## facts -> dataset
+$(DATASET)/manifest.json: $(wildcard data_gen/*.py data_gen/facts/*.jsonl) $(CONTRACT) | $(READY)
+	$(PYTHON) -m data_gen $(TASK) --out $(DATASET)
+
+finetune: $(RUN)/adapter/manifest.json ## dataset -> LoRA adapter (PRESET=mistral_7b: one CUDA GPU; PRESET=tiny: CPU)
+$(RUN)/adapter/manifest.json: $(DATASET)/manifest.json finetune/presets/$(PRESET).toml $(wildcard finetune/*.py finetune/bases/tiny/*) | $(READY)
+	$(PYTHON) -m finetune $(PRESET) --data $(DATASET) --out $(RUN)/adapter
+
+quantize: $(RUN)/model/manifest.json ## adapter + base -> GGUF (TYPE=q4_k_m) and Modelfile
+QUANTIZE := $(wildcard quantize/*.py) Modelfile
+$(RUN)/model/manifest.json: $(RUN)/adapter/manifest.json $(QUANTIZE)
+	$(PYTHON) -m quantize $(RUN)/adapter --out $(RUN)/model --type $(TYPE)
+$(RUN)/model-f16/manifest.json: $(RUN)/adapter/manifest.json $(QUANTIZE)
+	$(PYTHON) -m quantize $(RUN)/adapter --out $(RUN)/model-f16 --type f16
+$(RUN)/model-base/manifest.json: $(RUN)/adapter/manifest.json $(QUANTIZE)
+	$(PYTHON) -m quantize $(RUN)/adapter --out $(RUN)/model-base --type $(TYPE) --base-only
+
+register: $(RUN)/model/manifest.json ## model -> the Ollama that answers at OLLAMA_HOST
+	$(PYTHON) -m quantize.register $(RUN)/model $(NAME)
+
+evaluate: $(DATASET)/manifest.json ## format adherence of the registered model on the test split
+	$(PYTHON) -m eval.adherence --model $(NAME) --data $(DATASET) --out $(RUN)/report
+
+parity: $(RUN)/model/manifest.json ## is the served prompt, token by token, the trained one?
+	$(PYTHON) -m eval.parity $(RUN)/model --model $(NAME)
+
+clean: ## remove artifacts/ (datasets, adapters, models, reports)
+	rm -rf artifacts

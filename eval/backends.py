@@ -1,0 +1,99 @@
+"""Request -> Answer: the seam between the judge and whatever answers.  A backend is one callable, `Ask`.
+
+An answer that never came is no bad answer: it carries an `error`, is counted apart and is never judged.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from contract.base import Message
+from contract.errors import UserError, faults_error
+
+REPEATED = "repeat"  # done_reason of an answer that the server broke off because the model repeated itself
+
+
+@dataclass(frozen=True)
+class Request:
+    id: str
+    messages: tuple[Message, ...]
+    options: dict[str, Any] = field(default_factory=dict)  # num_ctx, num_predict, stop...; absent: the model's own rule
+
+
+@dataclass(frozen=True)
+class Answer:
+    text: str
+    done_reason: str = "stop"  # stop, length, or REPEATED; "" when there is an error
+    prompt_tokens: int | None = None  # begin-of-sequence token included
+    answer_tokens: int | None = None
+    seconds: float = 0.0
+    error_kind: str = ""  # transport (nobody answered), server (answered with an error), missing (not in the recording)
+    error: str = ""
+
+
+Ask = Callable[[Request], Answer]
+
+
+@dataclass(frozen=True)
+class Backend:
+    kind: str  # ollama, llama_cpp, replay
+    model: str  # what a person calls the model
+    ask: Ask
+    pins: Callable[[], dict[str, Any]]  # what was measured, exactly; called when the run is over
+
+
+def failed(kind: str, message: str, seconds: float = 0.0) -> Answer:
+    """No answer, and why."""
+    return Answer("", "", seconds=seconds, error_kind=kind, error=message)
+
+
+@contextmanager
+def open_replay(path: Path) -> Iterator[Backend]:
+    """Recorded answers: a JSONL file of {id, text, done_reason}, such as a report's own answers.jsonl.
+
+    Raises UserError with all faults of the file.  A request that was not recorded is an error, never an empty answer.
+    """
+    recorded = _read_recording(path)
+
+    def ask(request: Request) -> Answer:
+        return recorded.get(request.id) or failed("missing", f"{path}: no answer with the id '{request.id}'")
+
+    yield Backend("replay", path.name, ask, lambda: {"recording": path.name, "recorded": len(recorded)})
+
+
+def _read_recording(path: Path) -> dict[str, Answer]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; a report folder's answers.jsonl can be replayed") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a text file; wanted lines of {{id, text, done_reason}}") from None
+    recorded: dict[str, Answer] = {}
+    faults = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            name, answer = row["id"], _recorded_answer(row)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            faults.append(f"line {number}: wanted {{id, text, done_reason}}, found {line[:60]!r}")
+            continue
+        if name in recorded:
+            faults.append(f"line {number}: a second answer for '{name}'")
+        recorded[name] = answer
+    if faults:
+        raise faults_error(str(path), faults[:10])
+    return recorded
+
+
+def _recorded_answer(row: dict[str, Any]) -> Answer:
+    if row.get("error_kind"):
+        return failed(row["error_kind"], row.get("error", ""))
+    if not isinstance(row["text"], str):
+        raise TypeError
+    tokens = (row.get("prompt_tokens"), row.get("answer_tokens"))
+    return Answer(row["text"], row.get("done_reason", "stop"), *tokens, seconds=row.get("seconds", 0.0))

@@ -1,0 +1,103 @@
+"""Settings + base folder -> (model with LoRA layers, tokenizer).  `unsloth` on CUDA, `peft` elsewhere; the rest of the path is one.
+
+Unsloth must be imported before trl, transformers and peft, and fails to import without a GPU: so every heavy import is
+inside a function, and `choose_engine` comes first.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from contract.errors import UserError
+from finetune.config import Settings
+
+
+def choose_engine(settings: Settings, preset: str) -> str:
+    """The engine to use here.  Raises UserError when the preset needs a GPU that is not there."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    if settings.load_in_4bit and not cuda:
+        raise UserError(f"preset '{preset}' needs a CUDA GPU (a 4-bit base); on a CPU use preset 'tiny'")
+    if settings.engine == "unsloth" and not cuda:
+        raise UserError("engine 'unsloth' needs a CUDA GPU; on a CPU use --set engine=peft")
+    if settings.engine != "auto":
+        return settings.engine
+    if not cuda:
+        return "peft"
+    if importlib.util.find_spec("unsloth") is None:
+        print("unsloth is not installed: training with peft (slower); `pip install unsloth` mends it", flush=True)
+        return "peft"
+    return "unsloth"
+
+
+def precision(settings: Settings) -> str:
+    """bf16, fp16 or fp32: what is asked for, else what the hardware can."""
+    import torch
+
+    if settings.precision != "auto":
+        return settings.precision
+    if not torch.cuda.is_available():
+        return "bf16"
+    return "bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp16"
+
+
+def load_model(settings: Settings, engine: str, folder: Path) -> tuple[Any, Any]:
+    """The base with fresh LoRA layers on it, and its tokenizer."""
+    model = _load_unsloth(settings, folder) if engine == "unsloth" else _load_peft(settings, folder)
+    return model, load_tokenizer(folder)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The base's tokenizer from its SentencePiece model.  It pads with <unk>: padding with the stop would mask the stop."""
+    from transformers import LlamaTokenizer
+
+    tokenizer = LlamaTokenizer.from_pretrained(folder, legacy=False, add_prefix_space=False)
+    tokenizer.pad_token = tokenizer.unk_token
+    return tokenizer
+
+
+def _load_unsloth(settings: Settings, folder: Path) -> Any:
+    import torch
+    from unsloth import FastLanguageModel
+
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision(settings)]
+    model, _ = FastLanguageModel.from_pretrained(
+        model_name=str(folder), max_seq_length=settings.max_length, dtype=dtype, load_in_4bit=settings.load_in_4bit
+    )
+    return FastLanguageModel.get_peft_model(
+        model,
+        r=settings.lora_r,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=list(settings.target_modules),
+        bias="none",
+        use_gradient_checkpointing="unsloth" if settings.checkpointing else False,
+        random_state=settings.seed,
+    )
+
+
+def _load_peft(settings: Settings, folder: Path) -> Any:
+    import torch
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision(settings)]
+    if settings.load_in_4bit:
+        four_bit = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+        model = AutoModelForCausalLM.from_pretrained(folder, quantization_config=four_bit, device_map={"": 0}, dtype=dtype)
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=settings.checkpointing)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32 if not torch.cuda.is_available() else dtype)
+    torch.manual_seed(settings.seed)
+    lora = LoraConfig(
+        r=settings.lora_r,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=list(settings.target_modules),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, lora)

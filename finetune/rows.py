@@ -1,0 +1,72 @@
+"""Examples + base -> token ids with the loss on the response alone.
+
+A row is {"input_ids": [...], "completion_mask": [0, ..., 1, ...]}: ones on what the model must generate, stop token included.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from contract.base import Base
+from contract.errors import UserError
+from contract.example import Example
+
+Row = dict[str, list[int]]
+SHOWN_ROWS = 5
+
+
+def tokenize(examples: Sequence[Example], base: Base, tokenizer: Any, max_length: int) -> list[Row]:
+    """One row an example.  Raises UserError naming the rows that are longer than `max_length` tokens."""
+    rows = [tokenize_example(example, base, tokenizer) for example in examples]
+    long = [(len(row["input_ids"]), e.id) for row, e in zip(rows, examples, strict=True) if len(row["input_ids"]) > max_length]
+    if long:
+        shown = ", ".join(f"{name} ({length})" for length, name in sorted(long, reverse=True)[:SHOWN_ROWS])
+        raise UserError(
+            f"{len(long)} of {len(rows)} rows are longer than max_length={max_length} tokens: {shown}; "
+            f"--set max_length={max(long)[0]} would hold them"
+        )
+    return rows
+
+
+def tokenize_example(example: Example, base: Base, tokenizer: Any) -> Row:
+    """Prompt and completion are tokenised apart and must be, together, what the whole text gives: as the server sees it."""
+    prompt = tokenizer(base.prompt(example.messages()), add_special_tokens=base.add_bos)["input_ids"]
+    completion = tokenizer(base.completion(example.response), add_special_tokens=False)["input_ids"]
+    whole = tokenizer(base.prompt(example.messages()) + base.completion(example.response), add_special_tokens=base.add_bos)
+    if prompt + completion != whole["input_ids"]:
+        raise UserError(f"row '{example.id}': base '{base.name}' parts prompt and answer inside a token; mend its TOML")
+    if completion[-1] != tokenizer.convert_tokens_to_ids(base.stop):
+        raise UserError(f"row '{example.id}': the last token is not the stop {base.stop!r}: the tokenizer does not know it")
+    return {"input_ids": prompt + completion, "completion_mask": [0] * len(prompt) + [1] * len(completion)}
+
+
+def with_invented(examples: Sequence[Example], share: float, seed: int) -> list[Example]:
+    """The examples and, as a share of them, copies whose concept bears an invented name, so that only copying can answer."""
+    rng = random.Random(seed)
+    chosen = rng.sample(list(examples), round(share * len(examples)))
+    return [*examples, *(_rename(example, _invented_name(rng)) for example in chosen)]
+
+
+def _rename(example: Example, name: str) -> Example:
+    pattern = re.compile(rf"\b{re.escape(example.concept)}\b", re.IGNORECASE)
+
+    def put(text: str) -> str:
+        return pattern.sub(lambda m: name[:1].upper() + name[1:] if m.group()[:1].isupper() else name, text)
+
+    return dataclasses.replace(
+        example, id=f"{example.id}/invented", request=put(example.request), response=put(example.response), concept=name
+    )
+
+
+_SYLLABLES = ("ba", "cor", "den", "fi", "gal", "hem", "ir", "kel", "lor", "mi", "nu", "os", "per", "ri", "sol", "tor", "ul", "ver", "xan")
+_ENDS = ("itis", "osis", "emia", "oma", "pathy", "gram", "scopy", "us", "um", "in", "al test", " disease", "ectomy", "ia")
+
+
+def _invented_name(rng: random.Random) -> str:
+    if rng.random() < 0.2:
+        return "".join(rng.choices("ABCDEFGHIKLMNOPRSTUVWX", k=rng.randint(2, 5)))
+    return "".join(rng.choices(_SYLLABLES, k=rng.randint(2, 3))) + rng.choice(_ENDS)

@@ -1,0 +1,76 @@
+"""Task + base -> what Ollama must be told: one dict, from which both the Modelfile and the API call come."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, TypedDict
+
+from contract.base import Base
+from contract.contract import Contract
+from contract.errors import faults_error
+
+TEMPLATE = Path(__file__).parent.parent / "Modelfile"
+CONTEXT = 4096  # tokens at most: a conversation of some turns; more costs memory on the user's machine
+ANSWER = 512  # tokens at most: four times the mean answer, and an end to a loop
+
+
+class Fields(TypedDict):
+    """Named and typed as in Ollama's POST /api/create, which does not check the types itself."""
+
+    template: str
+    system: str
+    license: str
+    parameters: dict[str, int | float | list[str]]
+
+
+def fields(contract: Contract, base: Base) -> Fields:
+    """All of it, explicit: whatever is left out Ollama guesses from the weights or from its version's defaults."""
+    return Fields(
+        template=base.ollama_template(),
+        system=contract.system_prompt(),
+        license=f"Weights of the base ({base.name}, {base.repo}): {base.license}.\n"
+        "For education only. Not medical advice: the answers were not reviewed by clinicians.",
+        parameters={
+            "stop": [base.stop],
+            "temperature": 0.0,  # the same question gets the same answer
+            "top_p": 0.9,  # counts only for who raises the temperature
+            "repeat_penalty": 1.0,  # headings and note repeat by design
+            "seed": 0,
+            "num_ctx": min(base.context_length, CONTEXT),
+            "num_predict": ANSWER,
+        },
+    )
+
+
+def render(values: Fields, gguf: str) -> str:
+    """The Modelfile of model file `gguf`.  Raises UserError naming every value that a Modelfile cannot carry."""
+    import jinja2
+
+    faults = _faults(values)
+    if faults:
+        raise faults_error("Modelfile", faults)
+    environment = jinja2.Environment(
+        variable_start_string="<<", variable_end_string=">>", block_start_string="<%", block_end_string="%>",
+        comment_start_string="<#", comment_end_string="#>", trim_blocks=True, keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined, autoescape=False,
+    )  # fmt: skip
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(values, gguf=gguf)
+
+
+def _faults(values: Fields) -> list[str]:
+    """What Ollama's Modelfile parser would drop or read otherwise (its parser/parser.go: no escapes at all)."""
+    texts: dict[str, Any] = {name: values[name] for name in ("template", "system", "license")}  # type: ignore[literal-required]
+    stops = {f"stop {number}": stop for number, stop in enumerate(values["parameters"]["stop"], 1)}  # type: ignore[arg-type]
+    faults = []
+    for name, text in (texts | stops).items():
+        faults += [f"{name} holds U+{ord(c):04X}, which Ollama drops" for c in _dropped(text)]
+        if name in texts and '"""' in text:
+            faults.append(f'{name} holds """, which would end it')
+        if name in stops and re.search('["\n]|^$', text):
+            faults.append(f'{name} is {text!r}, wanted text on one line without "')
+    return faults
+
+
+def _dropped(text: str) -> list[str]:
+    return sorted({c for c in text if not c.isprintable() and c not in "\n\t"})

@@ -1,0 +1,69 @@
+"""A GGUF tensor's name and shape + the file's type -> the type of its blocks, as llama.cpp's own quantiser chooses it.
+
+From llama.cpp's src/llama-quant.cpp (as llama-cpp-python 0.3.36 carries it); tests hold every type and shape
+against `llama_model_quantize` itself.  Types are named as in gguf.GGMLQuantizationType.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+Shape = tuple[int, ...]  # rows, columns
+Layered = Callable[[int, int], str | None]  # layer, layers -> its type where that is not the file's default
+
+
+@dataclass(frozen=True)
+class Recipe:
+    file_type: str  # of gguf.LlamaFileType: what the file's general.file_type says
+    default: str
+    output: str  # of the output matrix, or of the embedding where the two are one
+    layers: Mapping[str, Layered] = field(default_factory=dict)  # part of a tensor's name -> its own rule
+
+
+def _more_bits(kind: str) -> Layered:
+    """`kind` for the first and last eighth of the layers and for every third between: there errors cost the most."""
+
+    def choose(layer: int, layers: int) -> str | None:
+        chosen = layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
+        return kind if chosen else None
+
+    return choose
+
+
+_MEDIUM = {"attn_v.weight": _more_bits("Q6_K"), "ffn_down.weight": _more_bits("Q6_K")}
+RECIPES = {
+    "q4_k_m": Recipe("MOSTLY_Q4_K_M", "Q4_K", "Q6_K", _MEDIUM),
+    "q5_k_m": Recipe("MOSTLY_Q5_K_M", "Q5_K", "Q6_K", _MEDIUM),
+    "q8_0": Recipe("MOSTLY_Q8_0", "Q8_0", "Q8_0"),
+    "f16": Recipe("MOSTLY_F16", "F16", "F16"),
+}
+BLOCK = {"Q4_K": 256, "Q5_K": 256, "Q6_K": 256, "Q8_0": 32, "Q5_0": 32, "Q5_1": 32, "F16": 1}  # columns a block
+FALLBACK = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}  # where the columns are no multiple of the block
+
+
+def choose(recipe: Recipe, name: str, shape: Shape, layers: int, tied: bool) -> str:
+    """The block type of one tensor.  `tied`: the file has no output.weight, so the embedding is the output too.
+
+    >>> choose(RECIPES["q4_k_m"], "blk.0.attn_q.weight", (4096, 4096), layers=32, tied=False)
+    'Q4_K'
+    >>> choose(RECIPES["q4_k_m"], "blk.0.attn_q.weight", (320, 320), layers=32, tied=False)
+    'Q5_0'
+    """
+    if len(shape) == 1 or name.endswith("_norm.weight"):
+        return "F32"
+    kind, columns = _wanted(recipe, name, layers, tied), shape[-1]
+    if columns % BLOCK[kind]:
+        kind = FALLBACK.get(kind, kind)
+    return kind if columns % BLOCK[kind] == 0 else "F16"
+
+
+def _wanted(recipe: Recipe, name: str, layers: int, tied: bool) -> str:
+    if name == "output.weight" or (tied and name == "token_embd.weight"):
+        return recipe.output
+    for part, rule in recipe.layers.items():
+        match = re.fullmatch(rf"blk\.(\d+)\.{re.escape(part)}", name)
+        if match:
+            return rule(int(match[1]), layers) or recipe.default
+    return recipe.default

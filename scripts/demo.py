@@ -1,0 +1,114 @@
+"""Three model folders -> registered, proved, measured, shown: the end of `make demo`.
+
+    python -m scripts.demo artifacts/terminology/tiny --data artifacts/terminology/dataset --name medical-mistral:tiny
+
+The untuned base, the tuned model in f16 and in its quantised type answer the same held-out requests.  Where an Ollama
+answers at OLLAMA_HOST it serves all three; elsewhere llama.cpp answers in this process.  What was measured before on
+the same weights, data and backend is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from contract.errors import UserError, run
+from contract.handover import MANIFEST, read_manifest, sha256
+from eval.compare import one_answer, table
+from eval.report import read_report
+from eval.server import Server, server_url
+
+MODELS = {"base": "model-base", "tuned, f16": "model-f16", "tuned": "model"}  # row of the table -> model folder
+
+
+def main() -> None:
+    args = _parser().parse_args()
+    folder, data = Path(args.run), Path(args.data)
+    started = time.monotonic()
+    server = _server()
+    reports = {}
+    for row, model in MODELS.items():
+        name = args.name + model.removeprefix("model")
+        if server:
+            _stage("quantize.register", folder / model, name, show=model == "model")
+        reports[row] = _measure(folder / model, data, name if server else None, args.limit)
+    if server:
+        _stage("eval.parity", folder / "model", "--model", args.name, show=True)
+    _show(folder, data, reports, args.name, bool(server), time.monotonic() - started)
+
+
+def _server() -> Server | None:
+    """The Ollama that answers, or None after one line that says what happens instead."""
+    server = Server(server_url(None), timeout=30)
+    try:
+        server.check()
+    except UserError:
+        print(f"no Ollama answers at {server.url}: llama.cpp answers in this process instead (no registration, no parity)")
+        return None
+    return server
+
+
+def _measure(model: Path, data: Path, name: str | None, limit: int) -> Path:
+    """The report folder of one model, made unless the one that is there is still true."""
+    out = model.parent / f"report{model.name.removeprefix('model')}"
+    gguf = next(model.glob("*.gguf"))
+    backend = "ollama" if name else "llama_cpp"
+    if not _is_fresh(out, model, gguf, data, backend, limit):
+        source = ("--model", name) if name else ("--gguf", gguf)
+        _stage("eval.adherence", *source, "--data", data, "--limit", limit, "--out", out)
+    return out
+
+
+def _is_fresh(out: Path, model: Path, gguf: Path, data: Path, backend: str, limit: int) -> bool:
+    try:
+        report = read_manifest(out, "report")
+    except UserError:
+        return False
+    settings, weights = report["settings"], read_manifest(model, "model")["outputs"][gguf.name]
+    same = (settings.get("backend"), settings.get("weights"), settings.get("limit")) == (backend, weights, limit)
+    return same and report["inputs"].get("test.jsonl") == sha256(data / "test.jsonl") and _newer(out, model)
+
+
+def _newer(one: Path, other: Path) -> bool:
+    return (one / MANIFEST).stat().st_mtime >= (other / MANIFEST).stat().st_mtime
+
+
+def _stage(module: str, *arguments: object, show: bool = False) -> None:
+    """Run one stage as a user would; its own error line and exit code end the demo."""
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    done = subprocess.run(command, stdout=None if show else subprocess.DEVNULL, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def _show(folder: Path, data: Path, reports: dict[str, Path], name: str, served: bool, seconds: float) -> None:
+    print("\n" + table({row: read_report(path) for row, path in reports.items()}))
+    spent = {"dataset": data, "adapter": folder / "adapter", "model": folder / "model", "report": reports["tuned"]}
+    times = [f"{stage} {read_manifest(path, stage)['seconds']:.0f}" for stage, path in spent.items()]
+    print(f"\nseconds a stage: {', '.join(times)}; this evaluation of three models {seconds:.0f}")
+    example = one_answer(reports["tuned"])
+    if example:
+        print(f"\nOne answer (it shows the form; a model this small is often wrong, and nothing here is medical advice)\n"
+              f"> {example['request']}\n{example['text'].strip()}")  # fmt: skip
+    gguf = next((folder / "model").glob("*.gguf"))
+    print(f"\nmodel {gguf}\nreport {reports['tuned'] / 'report.md'}\nloss curve {folder / 'adapter' / 'loss.png'}")
+    if served:
+        print(f'next: ollama run {name} "Explain the medical term: Hypertension"')
+    else:
+        print(f"next: start Ollama, then: python -m quantize.register {folder / 'model'} {name}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m scripts.demo", description="Register, prove and measure the demo's models.")
+    parser.add_argument("run", metavar="RUN_DIR", help="holds adapter/, model/, model-f16/ and model-base/")
+    parser.add_argument("--data", required=True, help="the dataset folder")
+    parser.add_argument("--name", default="medical-mistral:tiny", help="the model's name in Ollama")
+    parser.add_argument("--limit", type=int, default=77, help="held-out requests, one a concept first (default 77: all)")
+    return parser
+
+
+if __name__ == "__main__":
+    run(main)

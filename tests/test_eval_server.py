@@ -1,0 +1,218 @@
+"""Every way in which Ollama fails to answer, spoken by a small HTTP server; test_eval_parity.py talks to a real one."""
+
+import json
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from contract.errors import UserError
+from eval.backends import REPEATED, Answer, Request
+from eval.server import NoAnswerError, Server, open_ollama, server_url
+
+CLOSE, RESET, HANG = "close", "reset", "hang"  # what a server may do instead of answering
+Reply = tuple[int, Any] | str
+REQUEST = Request("a", ({"role": "user", "content": "Hi"},), {"num_predict": 3})
+DONE = {
+    "message": {"role": "assistant", "content": " Hello"},
+    "done": True,
+    "done_reason": "stop",
+    "prompt_eval_count": 9,
+    "eval_count": 2,
+}
+REST: dict[str, Reply] = {
+    "/api/version": (200, {"version": "0.34.2"}),
+    "/api/show": (200, {"modelfile": f"FROM /blobs/sha256-{'a' * 64}\n", "details": {"quantization_level": "Q4_K_M"}}),
+    "/api/tags": (200, {"models": [{"name": "m:latest", "digest": "d1"}]}),
+    "/api/ps": (200, {"models": [{"name": "m:latest", "digest": "d1", "context_length": 1024}]}),
+}
+
+
+@contextmanager
+def speaking(answer: Callable[[str, int], Reply]) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
+    """A server that answers with `answer(path, how many requests came before)`; its URL and the requests it got."""
+    seen: list[tuple[str, Any]] = []
+    released = threading.Event()
+
+    class Speaker(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            reply = answer(self.path, len([path for path, _ in seen if path == self.path]))
+            seen.append((self.path, json.loads(body) if body else None))
+            if isinstance(reply, str):
+                if reply == HANG:
+                    released.wait(10)
+                if reply == RESET:  # a lingering time of 0 makes close() send RST
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.close_connection = True
+                return
+            status, data = reply
+            text = data.encode() if isinstance(data, str) else json.dumps(data).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        do_GET = do_POST
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Speaker)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", seen
+    finally:
+        released.set()
+        server.shutdown()
+        server.server_close()
+
+
+def impatient(url: str) -> Server:
+    return Server(url, timeout=0.5)
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eval.server.PAUSES", (0.01, 0.01))
+
+
+def chat(*replies: Reply) -> tuple[Answer, list[tuple[str, Any]]]:
+    """The answer when /api/chat gives these replies in turn, the last for ever; and what it was asked."""
+
+    def answer(path: str, number: int) -> Reply:
+        return replies[min(number, len(replies) - 1)] if path == "/api/chat" else REST[path]
+
+    with speaking(answer) as (url, seen), open_ollama(impatient(url), "m") as backend:
+        found = backend.ask(REQUEST)
+    return found, [row for row in seen if row[0] == "/api/chat"]
+
+
+def test_asks_for_a_repeatable_uncut_answer() -> None:
+    answer, asked = chat((200, DONE))
+    assert (answer.text, answer.done_reason, answer.prompt_tokens, answer.answer_tokens) == (" Hello", "stop", 9, 2)
+    assert asked[0][1] == {
+        "model": "m", "messages": [{"role": "user", "content": "Hi"}], "stream": False, "truncate": False,
+        "shift": False, "keep_alive": "10m", "options": {"seed": 0, "temperature": 0, "num_predict": 3},
+    }  # fmt: skip
+
+
+LOST = {
+    "busy for ever": ((503, {"error": "server busy, please try again."}), "server", "HTTP 503: server busy", 3),
+    "closed": (CLOSE, "transport", "disconnected", 3),
+    "reset": (RESET, "transport", "", 3),
+    "silent": (HANG, "transport", "no answer within 0.5 s", 1),
+    "gone": ((404, {"error": "model 'm' not found"}), "server", "HTTP 404: model 'm' not found", 1),
+    "too long": ((400, {"error": '{"n_prompt_tokens": 9}'}), "server", "n_prompt_tokens", 1),
+    "crashed": ((500, {"error": "llama-server process has terminated"}), "server", "HTTP 500", 1),
+    "an error with 200": ((200, {"error": "unexpected EOF"}), "server", "unexpected EOF", 1),
+    "not done": ((200, DONE | {"done": False}), "server", "unfinished", 1),
+    "only loaded": ((200, DONE | {"done_reason": "load"}), "server", "done_reason load", 1),
+    "no text": ((200, DONE | {"message": {}}), "server", "unfinished", 1),
+    "no JSON": ((200, "<html>"), "server", "<html>", 1),
+    "a list": ((200, []), "server", "HTTP 200", 1),
+    "empty": ((200, ""), "server", "an empty body", 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("reply", "kind", "words", "tries"), LOST.values(), ids=LOST)
+def test_what_is_no_answer_is_an_error_of_its_own(reply: Reply, kind: str, words: str, tries: int) -> None:
+    answer, asked = chat(reply)
+    assert answer.error_kind == kind and words in answer.error and answer.error
+    assert answer.text == "" and answer.done_reason == ""
+    assert len(asked) == tries, "tries again only what may pass, and not for ever"
+
+
+@pytest.mark.parametrize("first", [(503, {"error": "busy"}), CLOSE, RESET], ids=["busy", "closed", "reset"])
+def test_what_passes_is_tried_again(first: Reply) -> None:
+    answer, asked = chat(first, (200, DONE))
+    assert answer.text == " Hello" and answer.error_kind == "" and len(asked) == 2
+
+
+def test_a_model_in_a_loop_has_answered() -> None:
+    answer, asked = chat((500, {"error": "prediction aborted, token repeat limit reached"}))
+    assert (answer.text, answer.done_reason, answer.error_kind) == ("", REPEATED, "") and len(asked) == 1
+
+
+def test_nobody_there() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    with pytest.raises(NoAnswerError) as caught:
+        impatient(url).call("/api/version")
+    assert caught.value.kind == "transport"
+    with pytest.raises(UserError, match=rf"no Ollama answers at {url} .*ollama serve.*--gguf"):
+        impatient(url).check()
+
+
+@pytest.mark.parametrize(
+    ("path", "reply", "words"),
+    [
+        ("/api/version", (503, {"error": "busy"}), "HTTP 503: busy; wait"),
+        ("/api/version", CLOSE, "no Ollama answers"),
+        ("/api/version", (404, "not found"), "is that an Ollama"),
+        ("/api/version", (200, {}), "is no Ollama"),
+        ("/api/show", (404, {"error": "not found"}), "no model 'm'; `python -m quantize.register MODEL_DIR m"),
+        ("/api/show", (500, {"error": "broken"}), "does not show 'm'"),
+        ("/api/tags", CLOSE, "stopped answering"),
+    ],
+)  # fmt: skip
+def test_a_server_that_cannot_be_measured_is_one_line(path: str, reply: Reply, words: str) -> None:
+    with (
+        speaking(lambda asked, _: reply if asked == path else REST[asked]) as (url, _),
+        pytest.raises(UserError) as caught,
+        open_ollama(impatient(url), "m"),
+    ):
+        pass
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_pins_what_was_measured() -> None:
+    with speaking(lambda path, _: REST[path]) as (url, _), open_ollama(impatient(url), "M") as backend:
+        pins = backend.pins()
+    expected = {"ollama": "0.34.2", "digest": "d1", "weights": "a" * 64, "num_ctx": 1024, "quantisation": "Q4_K_M"}
+    assert pins == expected | {"url": url}
+
+
+def test_a_model_replaced_midway_is_no_measurement() -> None:
+    tags = [(200, {"models": [{"name": "m:latest", "digest": digest}]}) for digest in ("d1", "d2")]
+    answer: Callable[[str, int], Reply] = lambda path, n: tags[n] if path == "/api/tags" else REST[path]  # noqa: E731
+    with (
+        speaking(answer) as (url, _),
+        open_ollama(impatient(url), "m") as backend,
+        pytest.raises(UserError, match="registered anew"),
+    ):
+        backend.pins()
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("http://127.0.0.1:11434", "http://127.0.0.1:11434"),
+        ("127.0.0.1", "http://127.0.0.1:11434"),
+        ("127.0.0.1:8080", "http://127.0.0.1:8080"),
+        (":8080", "http://127.0.0.1:8080"),
+        ("0.0.0.0", "http://127.0.0.1:11434"),
+        ("http://box", "http://box:80"),
+        ("https://box/ollama/", "https://box:443/ollama"),
+        ("[::1]:8080", "http://[::1]:8080"),
+        (" box ", "http://box:11434"),
+    ],
+)
+def test_server_url(host: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OLLAMA_HOST", raising=False)
+    assert server_url(host) == url
+    monkeypatch.setenv("OLLAMA_HOST", host)
+    assert server_url(None) == url
+
+
+@pytest.mark.parametrize("host", ["box:port", "ftp://box", "http://[::1"])
+def test_no_address(host: str) -> None:
+    with pytest.raises(UserError, match="no address"):
+        server_url(host)

@@ -1,0 +1,212 @@
+"""quantize.tensors and quantize.weights: what is read, what is merged, and what is refused in one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from contract.errors import UserError
+from quantize.tensors import open_base, open_file
+from quantize.weights import merge, open_adapter
+from tests.conftest import make_small_adapter
+
+Q = "model.layers.0.self_attn.q_proj"
+
+
+@pytest.fixture
+def base(small_base: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(small_base, tmp_path / "base"))
+
+
+@pytest.fixture
+def adapter(small_adapter: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(small_adapter, tmp_path / "adapter"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_every_value_is_read_exactly(tmp_path: Path, dtype: str) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    values = torch.randn(64, 48, generator=torch.Generator().manual_seed(0)).to(getattr(torch, dtype))
+    save_file({"first": torch.zeros(3), "values": values}, tmp_path / "model.safetensors")
+    read = open_file(tmp_path / "model.safetensors")["values"].read()
+    assert read.dtype == np.float32 and np.array_equal(read, values.float().numpy())
+
+
+def test_shards_read_as_one_file(base: Path, small_base: Path) -> None:
+    from transformers import MistralForCausalLM
+
+    MistralForCausalLM.from_pretrained(small_base).save_pretrained(base, max_shard_size="500KB")
+    (base / "model.safetensors").unlink()
+    whole, shards = open_base(small_base), open_base(base)
+    assert len({t.path for t in shards.values()}) > 2
+    assert shards.keys() == whole.keys()
+    assert all(np.array_equal(shards[name].read(), whole[name].read()) for name in whole)
+
+
+def test_a_second_copy_in_mistrals_own_format_is_left_out(base: Path) -> None:
+    shutil.copyfile(base / "model.safetensors", base / "consolidated.safetensors")
+    assert {t.path.name for t in open_base(base).values()} == {"model.safetensors"}
+
+
+def header(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Rewrite a safetensors file's header."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    table = json.loads(data[8 : 8 + length])
+    change(table)
+    new = json.dumps(table).encode()
+    path.write_bytes(len(new).to_bytes(8, "little") + new + data[8 + length :])
+
+
+def index(base: Path, **entries: str) -> None:
+    names = {name: "model.safetensors" for name in open_file(base / "model.safetensors")}
+    (base / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names | entries}))
+
+
+WHOLE, NOT_WHOLE = "model.safetensors", "not a whole safetensors file"
+
+
+def norm(base: Path, **entry: Any) -> None:
+    """Let the header say something else of one tensor."""
+    header(base / WHOLE, lambda table: table["model.norm.weight"].update(entry))
+
+
+BAD_BASES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "cut short": (lambda b: cut(b / WHOLE, -100), "bytes long, its header speaks of"),
+    "cut in its header": (lambda b: cut(b / WHOLE, 500), "the header is longer than the file"),
+    "empty": (lambda b: cut(b / WHOLE, 0), NOT_WHOLE),
+    "longer than its header says": (lambda b: (b / WHOLE).open("ab").write(b"x"), "bytes long"),
+    "no safetensors": (lambda b: (b / WHOLE).write_bytes(b"\x05\0\0\0\0\0\0\0hello"), NOT_WHOLE),
+    "a list for a header": (lambda b: (b / WHOLE).write_bytes(b"\x02\0\0\0\0\0\0\0[]"), NOT_WHOLE),
+    "a shape that lies": (lambda b: norm(b, shape=[9]), "do not hold BF16 [9]"),
+    "offsets before the file": (lambda b: norm(b, data_offsets=[-512, 0]), "model.norm.weight"),
+    "quantised": (lambda b: norm(b, dtype="U8"), "name the 16-bit base with --base"),
+    "the same tensor twice": (lambda b: shutil.copyfile(b / WHOLE, b / "copy.safetensors"), "keep one copy"),
+    "an index that points outside": (
+        lambda b: index(b, x="../secret.safetensors"),
+        "'../secret.safetensors', which is",
+    ),
+    "an index with a path": (lambda b: index(b, x="/etc/passwd"), "'/etc/passwd', which is no file"),
+    "an index of a missing shard": (lambda b: index(b, x="model-2.safetensors"), "no such file"),
+    "an index of a missing tensor": (lambda b: index(b, x=WHOLE), "x is not in model.safetensors"),
+    "an index that is none": (lambda b: (b / f"{WHOLE}.index.json").write_text("[]"), "not an index"),
+}
+
+
+def cut(path: Path, size: int) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[:size])
+
+
+@pytest.mark.parametrize("fault", BAD_BASES)
+def test_a_damaged_base_is_refused(base: Path, fault: str) -> None:
+    spoil, told = BAD_BASES[fault]
+    spoil(base)
+    with pytest.raises(UserError) as error:
+        open_base(base)
+    assert told in str(error.value) and str(base) in str(error.value)
+
+
+def test_a_free_adapter_differs_from_peft_by_its_order_of_sums_alone(small_base: Path, small_adapter: Path) -> None:
+    """PEFT multiplies by another BLAS, so a sum's last bit may differ: 4 of a million values, by one bfloat16."""
+    import torch
+    from peft import PeftModel
+    from transformers import MistralForCausalLM
+
+    model = MistralForCausalLM.from_pretrained(small_base, dtype=torch.bfloat16)
+    theirs = PeftModel.from_pretrained(model, small_adapter).merge_and_unload().state_dict()
+    tensors = open_base(small_base)
+    loras = open_adapter(small_adapter, tensors)
+    assert len(loras) == 7 * 2
+    differing = total = 0
+    for name, lora in loras.items():
+        ours, wanted = merge(tensors[name], lora).view(np.int32) >> 16, theirs[name].view(torch.int16).numpy()
+        assert np.abs(ours - wanted.astype(np.int32)).max() <= 1, name
+        differing, total = differing + int((ours != wanted).sum()), total + wanted.size
+    assert differing <= total / 10_000, f"{differing} of {total}"
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [
+        {"use_rslora": True},
+        {"rank_pattern": {"q_proj": 2}},
+        {"alpha_pattern": {r"layers\.1\.self_attn\.q_proj": 64}},
+        {"alpha_pattern": {"self_attn": 64}},
+    ],
+)
+def test_scale_follows_the_modules_own_rank_and_alpha(small_base: Path, tmp_path: Path, lora: dict[str, Any]) -> None:
+    from peft import PeftModel
+    from transformers import MistralForCausalLM
+
+    folder = make_small_adapter(small_base, tmp_path / "adapter", **lora)
+    model = PeftModel.from_pretrained(MistralForCausalLM.from_pretrained(small_base), folder)
+    ours = open_adapter(folder, open_base(small_base))
+    for number in (0, 1):
+        for part in ("q_proj", "v_proj"):
+            module = model.base_model.model.model.layers[number].self_attn.get_submodule(part)
+            assert ours[f"model.layers.{number}.self_attn.{part}.weight"].scale == module.scaling["default"]
+
+
+def config(adapter: Path, **changes: Any) -> None:
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def rename(adapter: Path, old: str, new: str) -> None:
+    header(adapter / "adapter_model.safetensors", lambda table: table.update({new: table.pop(old)}))
+
+
+def lora(module: str, side: str) -> str:
+    return f"base_model.model.{module}.lora_{side}.weight"
+
+
+BAD_ADAPTERS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "DoRA": (lambda a: config(a, use_dora=True), "use_dora is set"),
+    "a bias": (lambda a: config(a, bias="all"), "bias is 'all'"),
+    "modules_to_save": (lambda a: config(a, modules_to_save=["lm_head"]), "modules_to_save is set"),
+    "pissa": (lambda a: config(a, init_lora_weights="pissa"), "init_lora_weights is 'pissa'"),
+    "no LoRA": (lambda a: config(a, peft_type="IA3"), "peft_type is 'IA3'"),
+    "all faults at once": (lambda a: config(a, use_dora=True, bias="all", lora_bias=True), "3 faults: use_dora is set"),
+    "rank 0": (lambda a: config(a, r=0), "r and lora_alpha must be above 0"),
+    "a config that is none": (lambda a: (a / "adapter_config.json").write_text("{"), "not a PEFT adapter's config"),
+    "no config": (lambda a: (a / "adapter_config.json").unlink(), "no such file: not a finished adapter"),
+    "no weights": (lambda a: (a / "adapter_model.safetensors").unlink(), "no such file"),
+    "weights cut short": (lambda a: cut(a / "adapter_model.safetensors", -8), "not a whole safetensors file"),
+    "a whole module": (
+        lambda a: rename(a, lora(Q, "A"), "base_model.model.lm_head.weight"),
+        "lm_head.weight is no lora_A or lora_B",
+    ),
+    "half a pair": (lambda a: rename(a, lora(Q, "A"), lora("model.layers.9.x", "A")), f"{Q} lacks lora_A"),
+    "a layer the base lacks": (
+        lambda a: [rename(a, lora(Q, side), lora("model.layers.9.x", side)) for side in "AB"],
+        "layers.9.x is no module of the base: the adapter belongs to another base; name its own base with --base DIR",
+    ),
+    "another rank than it says": (lambda a: config(a, r=4), "has rank 8, adapter_config.json says 4"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", BAD_ADAPTERS)
+def test_an_adapter_that_cannot_be_merged_is_refused(small_base: Path, adapter: Path, fault: str) -> None:
+    spoil, told = BAD_ADAPTERS[fault]
+    spoil(adapter)
+    with pytest.raises(UserError) as error:
+        open_adapter(adapter, open_base(small_base))
+    assert told in str(error.value) and str(adapter) in str(error.value)
+
+
+def test_an_adapter_of_a_wider_base_is_refused(small_adapter: Path, small_base: Path, base: Path) -> None:
+    header(base / "model.safetensors", lambda h: h[f"{Q}.weight"].update(shape=[128, 512]))
+    with pytest.raises(
+        UserError,
+        match=r"q_proj is 256 x 256, the base's is 128 x 512: the adapter belongs to another base; name its own base",
+    ):
+        open_adapter(small_adapter, open_base(base))
