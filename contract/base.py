@@ -52,6 +52,7 @@ class Base:
     pad: str
     add_bos: bool
     add_space_prefix: bool
+    repeat_penalty: float = 1.0  # what it is served with; above 1 it ends the loops that a small model falls into
 
     def prompt(self, messages: list[Message]) -> str:
         """The conversation so far as text, up to where the assistant's next words begin.
@@ -80,10 +81,6 @@ class Base:
             )
         start, end = self._assistant_parts()
         return start.removeprefix(self.generation_prompt) + answer + end.partition(self.stop)[0] + self.stop
-
-    def answer(self, generated: str) -> str:
-        """The answer in a generated text: the wire's leading text of the assistant turn taken off."""
-        return generated.removeprefix(self._assistant_parts()[0].removeprefix(self.generation_prompt))
 
     def ollama_template(self) -> str:
         """Ollama's TEMPLATE (Go text/template over .System and .Messages).

@@ -95,7 +95,8 @@ def open_backend(args: argparse.Namespace) -> AbstractContextManager[Backend]:
                 "--gguf answers one request at a time; leave --concurrency out, or let Ollama serve the model"
             )
         return open_gguf(Path(args.gguf))
-    from eval.server import Server, open_ollama, server_url
+    from contract.ollama_address import server_url
+    from eval.server import Server, open_ollama
 
     return open_ollama(Server(server_url(args.host)), args.model or MODEL)
 

@@ -20,9 +20,10 @@ from contract.base_folder import find_base_folder
 from contract.contract import load_contract
 from contract.errors import UserError, run
 from contract.handover import Manifest, new_file, read_manifest
+from contract.ollama_address import server_url
 from eval.conversations import CONVERSATIONS
 from eval.modelfile import load_modelfile, shown_parameters
-from eval.server import NoAnswerError, Server, server_url, weights_digest
+from eval.server import NoAnswerError, Server, weights_digest
 
 MODEL = "medical-mistral"
 SHOWN = 5  # differences printed; parity.json holds all

@@ -7,18 +7,15 @@ with open_ollama(server, "medical-mistral") as backend:
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 from contract.errors import UserError
 from eval.backends import REPEATED, Answer, Backend, Request, failed
 
-PORT = 11434  # Ollama's own default
 TIMEOUT = 300.0  # seconds for one answer: a 7B on two cores takes about 100, its first load 60
 PAUSES = (0.5, 1.0, 2.0)  # seconds before each further try
 # Ollama ends a generation after about 100 equal chunks in a row: the model's doing, so an answer, and a failed one.
@@ -118,24 +115,6 @@ class Server:
                 f"Ollama at {self.url} stopped answering: {error}; start it again and repeat the run"
             ) from None
         return rows
-
-
-def server_url(host: str | None) -> str:
-    """--host, else OLLAMA_HOST, else this machine; the scheme and the port may be missing, as Ollama allows.
-
-    >>> server_url("box"), server_url("https://box"), server_url("0.0.0.0:8080")
-    ('http://box:11434', 'https://box:443', 'http://127.0.0.1:8080')
-    """
-    given = (host or os.environ.get("OLLAMA_HOST") or "127.0.0.1").strip()
-    scheme, found, rest = given.rpartition("://")
-    try:
-        parts = urlsplit(f"{scheme or 'http'}://{rest}")
-        port = parts.port or ({"http": 80, "https": 443}[scheme] if found else PORT)
-    except (ValueError, KeyError):
-        raise UserError(f"'{given}' is no address of an Ollama; wanted such as http://127.0.0.1:{PORT}") from None
-    name = parts.hostname or "127.0.0.1"
-    name = "127.0.0.1" if name == "0.0.0.0" else name  # a server's "every interface" is no address to call
-    return f"{parts.scheme}://{f'[{name}]' if ':' in name else name}:{port}{parts.path.rstrip('/')}"
 
 
 @contextmanager

@@ -39,7 +39,9 @@ def main() -> None:
     finetune(settings, engine, base, folder, args, started)
 
 
-def finetune(settings: Settings, engine: str, base: Base, folder: Path, args: argparse.Namespace, started: float) -> None:
+def finetune(
+    settings: Settings, engine: str, base: Base, folder: Path, args: argparse.Namespace, started: float
+) -> None:
     """Train and hand the adapter folder on, whole or not at all."""
     from finetune.engines import load_model
     from finetune.rows import tokenize, with_invented
@@ -53,14 +55,19 @@ def finetune(settings: Settings, engine: str, base: Base, folder: Path, args: ar
     inputs = {"dataset": _digest(data), "base": base_digest(folder)}
     checkpoints = _checkpoints(out, settings, inputs, args.resume)
     counts = _counts(model, rows)
-    print(f"{engine}: {len(rows)} rows, {counts['trainable']:,} of {counts['parameters']:,} parameters are trained", flush=True)
+    print(
+        f"{engine}: {len(rows)} rows, {counts['trainable']:,} of {counts['parameters']:,} parameters are trained",
+        flush=True,
+    )
     curve = train(model, tokenizer, rows, settings, checkpoints, args.resume)
     with new_folder(out) as target:
         save_adapter(model, target, curve)
         shutil.copyfile(data / "task.toml", target / "task.toml")
         shutil.copyfile(base_path(settings.base), target / "base.toml")
         resolved = dataclasses.asdict(settings) | {"engine": engine, "base_folder": str(folder), "preset": args.preset}
-        write_manifest(target, "adapter", inputs, resolved, counts | {"final_loss": curve[-1]["loss"]}, PACKAGES, started)
+        write_manifest(
+            target, "adapter", inputs, resolved, counts | {"final_loss": curve[-1]["loss"]}, PACKAGES, started
+        )
     clear_checkpoints(checkpoints)
     print(f"final loss {curve[-1]['loss']:.3f} after {time.monotonic() - started:.0f} s; adapter in {out}")
 
@@ -109,8 +116,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("preset", help="a shipped preset (tiny, mistral_7b) or the path of a preset's TOML")
     parser.add_argument("--data", required=True, help="the dataset folder that data_gen wrote")
     parser.add_argument("--out", required=True, help="the adapter folder to write")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting of the preset")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of a run that was stopped")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting of the preset"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the last checkpoint of a run that was stopped"
+    )
     return parser
 
 

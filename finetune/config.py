@@ -26,7 +26,15 @@ class Settings:
     lora_r: int = 32
     lora_alpha: int = 32
     lora_dropout: float = 0.0
-    target_modules: tuple[str, ...] | list[str] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    target_modules: tuple[str, ...] | list[str] = (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    )
     epochs: float = 1.0
     max_steps: int = -1  # optimizer steps; above 0 it wins over epochs
     batch: int = 2  # rows a device and step

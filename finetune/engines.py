@@ -87,10 +87,14 @@ def _load_peft(settings: Settings, folder: Path) -> Any:
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision(settings)]
     if settings.load_in_4bit:
         four_bit = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
-        model = AutoModelForCausalLM.from_pretrained(folder, quantization_config=four_bit, device_map={"": 0}, dtype=dtype)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, quantization_config=four_bit, device_map={"": 0}, dtype=dtype
+        )
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=settings.checkpointing)
     else:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32 if not torch.cuda.is_available() else dtype)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32 if not torch.cuda.is_available() else dtype
+        )
     torch.manual_seed(settings.seed)
     lora = LoraConfig(
         r=settings.lora_r,

@@ -22,7 +22,11 @@ SHOWN_ROWS = 5
 def tokenize(examples: Sequence[Example], base: Base, tokenizer: Any, max_length: int) -> list[Row]:
     """One row an example.  Raises UserError naming the rows that are longer than `max_length` tokens."""
     rows = [tokenize_example(example, base, tokenizer) for example in examples]
-    long = [(len(row["input_ids"]), e.id) for row, e in zip(rows, examples, strict=True) if len(row["input_ids"]) > max_length]
+    long = [
+        (len(row["input_ids"]), e.id)
+        for row, e in zip(rows, examples, strict=True)
+        if len(row["input_ids"]) > max_length
+    ]
     if long:
         shown = ", ".join(f"{name} ({length})" for length, name in sorted(long, reverse=True)[:SHOWN_ROWS])
         raise UserError(
@@ -36,11 +40,15 @@ def tokenize_example(example: Example, base: Base, tokenizer: Any) -> Row:
     """Prompt and completion are tokenised apart and must be, together, what the whole text gives: as the server sees it."""
     prompt = tokenizer(base.prompt(example.messages()), add_special_tokens=base.add_bos)["input_ids"]
     completion = tokenizer(base.completion(example.response), add_special_tokens=False)["input_ids"]
-    whole = tokenizer(base.prompt(example.messages()) + base.completion(example.response), add_special_tokens=base.add_bos)
+    whole = tokenizer(
+        base.prompt(example.messages()) + base.completion(example.response), add_special_tokens=base.add_bos
+    )
     if prompt + completion != whole["input_ids"]:
         raise UserError(f"row '{example.id}': base '{base.name}' parts prompt and answer inside a token; mend its TOML")
     if completion[-1] != tokenizer.convert_tokens_to_ids(base.stop):
-        raise UserError(f"row '{example.id}': the last token is not the stop {base.stop!r}: the tokenizer does not know it")
+        raise UserError(
+            f"row '{example.id}': the last token is not the stop {base.stop!r}: the tokenizer does not know it"
+        )
     return {"input_ids": prompt + completion, "completion_mask": [0] * len(prompt) + [1] * len(completion)}
 
 
@@ -62,8 +70,43 @@ def _rename(example: Example, name: str) -> Example:
     )
 
 
-_SYLLABLES = ("ba", "cor", "den", "fi", "gal", "hem", "ir", "kel", "lor", "mi", "nu", "os", "per", "ri", "sol", "tor", "ul", "ver", "xan")
-_ENDS = ("itis", "osis", "emia", "oma", "pathy", "gram", "scopy", "us", "um", "in", "al test", " disease", "ectomy", "ia")
+_SYLLABLES = (
+    "ba",
+    "cor",
+    "den",
+    "fi",
+    "gal",
+    "hem",
+    "ir",
+    "kel",
+    "lor",
+    "mi",
+    "nu",
+    "os",
+    "per",
+    "ri",
+    "sol",
+    "tor",
+    "ul",
+    "ver",
+    "xan",
+)
+_ENDS = (
+    "itis",
+    "osis",
+    "emia",
+    "oma",
+    "pathy",
+    "gram",
+    "scopy",
+    "us",
+    "um",
+    "in",
+    "al test",
+    " disease",
+    "ectomy",
+    "ia",
+)
 
 
 def _invented_name(rng: random.Random) -> str:

@@ -99,7 +99,9 @@ def _progress(settings: Settings) -> Any:
             if loss is None:
                 return
             if not math.isfinite(loss):
-                raise UserError(f"step {state.global_step}: the loss is {loss}; lower learning_rate or use precision=fp32")
+                raise UserError(
+                    f"step {state.global_step}: the loss is {loss}; lower learning_rate or use precision=fp32"
+                )
             done, all_steps = state.global_step, state.max_steps
             left = (time.monotonic() - self.started) / max(1, done - self.first) * (all_steps - done)
             line = f"step {done}/{all_steps}  loss {loss:.3f}  {left:.0f} s left"

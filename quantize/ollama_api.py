@@ -4,36 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-import urllib.parse
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from contract.errors import UserError
 
-PORT = 11434
 WAITS = (1.0, 2.0, 4.0)  # seconds before a busy or restarting server is asked again
 CONNECT, ANSWER, CREATE = 5.0, 60.0, 600.0  # seconds; creating a 7B hashes and copies gigabytes between two lines
 START, RETRY = "start one with `ollama serve`, or name it with --host", "look into its log and try again"
-
-
-def ollama_url(host: str) -> str:
-    """A server's URL from what OLLAMA_HOST may hold, as Ollama's own client reads it.
-
-    >>> ollama_url(""), ollama_url("0.0.0.0:8080"), ollama_url("https://gpu.example")
-    ('http://127.0.0.1:11434', 'http://127.0.0.1:8080', 'https://gpu.example:443')
-    """
-    text = host.strip()
-    parts = urllib.parse.urlsplit(text if "://" in text else f"ollama://{text}")
-    scheme, default = {"http": ("http", 80), "https": ("https", 443)}.get(parts.scheme, ("http", PORT))
-    try:
-        port = parts.port or default
-    except ValueError:
-        raise UserError(
-            f"{host}: is no server's address; name one such as http://127.0.0.1:{PORT} with --host"
-        ) from None
-    name = parts.hostname or "127.0.0.1"
-    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name)  # a server's bind address is no place to call
-    return f"{scheme}://{f'[{name}]' if ':' in name else name}:{port}{parts.path.rstrip('/')}"
 
 
 class Ollama:

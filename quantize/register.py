@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from contract.base import load_base
 from contract.contract import load_contract
 from contract.errors import UserError, run
 from contract.handover import check_outputs, read_manifest
+from contract.ollama_address import server_url
 from quantize.modelfile import Fields, fields, render
-from quantize.ollama_api import Ollama, ollama_url
+from quantize.ollama_api import Ollama
 from quantize.progress import progress
 
 EXAMPLE = "Explain the medical term: Hypertension"
@@ -22,7 +22,7 @@ EXAMPLE = "Explain the medical term: Hypertension"
 
 def main() -> None:
     args = _parser().parse_args()
-    digest = register(Path(args.model), args.name, Ollama(ollama_url(args.host or os.environ.get("OLLAMA_HOST", ""))))
+    digest = register(Path(args.model), args.name, Ollama(server_url(args.host)))
     print(f'{args.name} is registered ({digest[:12]}); next: ollama run {args.name} "{EXAMPLE}"')
 
 

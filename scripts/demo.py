@@ -17,9 +17,10 @@ from pathlib import Path
 
 from contract.errors import UserError, run
 from contract.handover import MANIFEST, read_manifest, sha256
+from contract.ollama_address import server_url
 from eval.compare import one_answer, table
 from eval.report import read_report
-from eval.server import Server, server_url
+from eval.server import Server
 
 MODELS = {"base": "model-base", "tuned, f16": "model-f16", "tuned": "model"}  # row of the table -> model folder
 
@@ -46,7 +47,9 @@ def _server() -> Server | None:
     try:
         server.check()
     except UserError:
-        print(f"no Ollama answers at {server.url}: llama.cpp answers in this process instead (no registration, no parity)")
+        print(
+            f"no Ollama answers at {server.url}: llama.cpp answers in this process instead (no registration, no parity)"
+        )
         return None
     return server
 
@@ -102,11 +105,15 @@ def _show(folder: Path, data: Path, reports: dict[str, Path], name: str, served:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m scripts.demo", description="Register, prove and measure the demo's models.")
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.demo", description="Register, prove and measure the demo's models."
+    )
     parser.add_argument("run", metavar="RUN_DIR", help="holds adapter/, model/, model-f16/ and model-base/")
     parser.add_argument("--data", required=True, help="the dataset folder")
     parser.add_argument("--name", default="medical-mistral:tiny", help="the model's name in Ollama")
-    parser.add_argument("--limit", type=int, default=77, help="held-out requests, one a concept first (default 77: all)")
+    parser.add_argument(
+        "--limit", type=int, default=77, help="held-out requests, one a concept first (default 77: all)"
+    )
     return parser
 
 

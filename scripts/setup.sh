@@ -17,6 +17,6 @@ extras=(--extra train --extra export --extra serve --extra eval --extra test)
 if command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; then extras+=(--extra unsloth); fi
 # GGML_NATIVE=ON crashes on Q4_K models where gcc 12 meets a CPU with AMX; the portable build is as fast for our sizes.
 CMAKE_ARGS="${CMAKE_ARGS:--DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF -DLLAMA_OPENSSL=OFF}" \
-  "$VENV/bin/uv" pip install --python "$VENV/bin/python" -r pyproject.toml "${extras[@]}" -c constraints.txt \
+  "$VENV/bin/uv" pip install --compile-bytecode --python "$VENV/bin/python" -r pyproject.toml "${extras[@]}" -c constraints.txt \
   ${TORCH_BACKEND:+--torch-backend "$TORCH_BACKEND"}
 touch "$VENV/installed"

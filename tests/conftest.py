@@ -62,8 +62,10 @@ class running_ollama:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             host = f"127.0.0.1:{probe.getsockname()[1]}"
-        environment = os.environ | {"OLLAMA_HOST": host, "OLLAMA_MODELS": self.models, "OLLAMA_NO_CLOUD": "1"} | self.environment
-        self.log = open(Path(self.models) / "server.log", "w")  # noqa: SIM115
+        environment = (
+            os.environ | {"OLLAMA_HOST": host, "OLLAMA_MODELS": self.models, "OLLAMA_NO_CLOUD": "1"} | self.environment
+        )
+        self.log = open(Path(self.models) / "server.log", "w")
         self.process = subprocess.Popen([self.binary, "serve"], env=environment, stdout=self.log, stderr=self.log)
         url = f"http://{host}"
         for _ in range(300):
@@ -118,7 +120,14 @@ def make_tokenizer(folder: Path, size: int = 1024) -> int:
     )  # fmt: skip
     (folder / "tokenizer.vocab").unlink()
     added = {
-        str(i): {"content": text, "special": True, "lstrip": False, "rstrip": False, "normalized": False, "single_word": False}
+        str(i): {
+            "content": text,
+            "special": True,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "single_word": False,
+        }
         for i, text in enumerate(SPECIAL)
     }
     config = {
@@ -143,7 +152,9 @@ def make_small_adapter(base_folder: Path, folder: Path, seed: int = 1, **lora: o
 
     model = MistralForCausalLM.from_pretrained(base_folder, dtype=torch.bfloat16)
     targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    peft_model = get_peft_model(model, LoraConfig(**{"r": 8, "lora_alpha": 16, "target_modules": targets, "task_type": "CAUSAL_LM"} | lora))
+    peft_model = get_peft_model(
+        model, LoraConfig(**{"r": 8, "lora_alpha": 16, "target_modules": targets, "task_type": "CAUSAL_LM"} | lora)
+    )
     torch.manual_seed(seed)
     for name, weight in peft_model.named_parameters():
         if "lora_" in name:

@@ -201,6 +201,7 @@ def test_a_missing_field_names_file_and_line(own: Path, tmp_path: Path) -> None:
     [
         (["terminolgy"], "terminolgy: no such task (shipped: "),
         (["none.toml"], "none.toml: no such task"),
+        (["no\nsuch.toml"], "error: no such.toml: no such task"),
         (["terminology", "--count", 2], "no row falls into"),
         (["terminology", "--count", 99999], "requests: lower --count or add requests"),
         (["terminology", "--out", "."], "the folder you are in"),

@@ -13,7 +13,7 @@ import pytest
 
 from contract.errors import UserError
 from eval.backends import REPEATED, Answer, Request
-from eval.server import NoAnswerError, Server, open_ollama, server_url
+from eval.server import NoAnswerError, Server, open_ollama
 
 CLOSE, RESET, HANG = "close", "reset", "hang"  # what a server may do instead of answering
 Reply = tuple[int, Any] | str
@@ -189,30 +189,3 @@ def test_a_model_replaced_midway_is_no_measurement() -> None:
         pytest.raises(UserError, match="registered anew"),
     ):
         backend.pins()
-
-
-@pytest.mark.parametrize(
-    ("host", "url"),
-    [
-        ("http://127.0.0.1:11434", "http://127.0.0.1:11434"),
-        ("127.0.0.1", "http://127.0.0.1:11434"),
-        ("127.0.0.1:8080", "http://127.0.0.1:8080"),
-        (":8080", "http://127.0.0.1:8080"),
-        ("0.0.0.0", "http://127.0.0.1:11434"),
-        ("http://box", "http://box:80"),
-        ("https://box/ollama/", "https://box:443/ollama"),
-        ("[::1]:8080", "http://[::1]:8080"),
-        (" box ", "http://box:11434"),
-    ],
-)
-def test_server_url(host: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OLLAMA_HOST", raising=False)
-    assert server_url(host) == url
-    monkeypatch.setenv("OLLAMA_HOST", host)
-    assert server_url(None) == url
-
-
-@pytest.mark.parametrize("host", ["box:port", "ftp://box", "http://[::1"])
-def test_no_address(host: str) -> None:
-    with pytest.raises(UserError, match="no address"):
-        server_url(host)

@@ -19,11 +19,18 @@ def test_mistral_7b_is_what_the_readme_says() -> None:
     settings = load_settings("mistral_7b", [])
     assert (settings.base, settings.load_in_4bit) == ("mistral_7b_instruct_v0_3", True)
     assert (settings.lora_r, settings.lora_alpha, settings.epochs, settings.learning_rate) == (32, 32, 5, 3e-4)
-    assert (settings.batch, settings.accumulation, settings.schedule, len(settings.target_modules)) == (2, 4, "cosine", 7)
+    assert (settings.batch, settings.accumulation, settings.schedule, len(settings.target_modules)) == (
+        2,
+        4,
+        "cosine",
+        7,
+    )
 
 
 def test_overrides_are_toml_and_win_over_the_preset() -> None:
-    settings = load_settings("tiny", ["max_steps=7", "engine=peft", 'target_modules=["q_proj"]', "learning_rate = 1e-3"])
+    settings = load_settings(
+        "tiny", ["max_steps=7", "engine=peft", 'target_modules=["q_proj"]', "learning_rate = 1e-3"]
+    )
     assert (settings.max_steps, settings.engine, settings.target_modules) == (7, "peft", ["q_proj"])
     assert settings.learning_rate == 1e-3
 
@@ -33,13 +40,19 @@ def test_overrides_are_toml_and_win_over_the_preset() -> None:
     [
         ('base = "tiny"\nlora_rr = 3\nbatch = "8"\n', [], ["did you mean 'lora_r'", "'batch' is '8'"]),
         ("lora_r = 3\n", [], ["missing key 'base'"]),
-        ('base = "tiny"\n', ["batch=0", "engine=jax", "warmup=2"], ["'batch' is 0", "'engine' is 'jax'", "'warmup' is 2"]),
+        (
+            'base = "tiny"\n',
+            ["batch=0", "engine=jax", "warmup=2"],
+            ["'batch' is 0", "'engine' is 'jax'", "'warmup' is 2"],
+        ),
         ('base = "tiny"\n', ["epochs=0"], ["leave no step"]),
         ('base = "tiny"\n', ["nonsense"], ["wanted key=value"]),
         ("base = [", [], ["not valid TOML"]),
     ],
 )
-def test_all_faults_of_a_preset_are_told_at_once(tmp_path: Path, lines: str, overrides: list[str], wanted: list[str]) -> None:
+def test_all_faults_of_a_preset_are_told_at_once(
+    tmp_path: Path, lines: str, overrides: list[str], wanted: list[str]
+) -> None:
     path = tmp_path / "my.toml"
     path.write_text(lines)
     with pytest.raises(UserError) as error:

@@ -28,7 +28,9 @@ def finetune(*arguments: object, **kwargs: object) -> subprocess.CompletedProces
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("data") / "dataset"
-    subprocess.run([sys.executable, "-m", "data_gen", "terminology", "--count", "720", "--out", str(out)], cwd=ROOT, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "data_gen", "terminology", "--count", "720", "--out", str(out)], cwd=ROOT, check=True
+    )
     return out
 
 
@@ -58,13 +60,18 @@ def test_the_loss_curve_is_a_picture_and_numbers(adapter: Path) -> None:
     assert (adapter / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_killed_run_leaves_no_adapter_and_resumes_to_the_same_weights(dataset: Path, small_base: Path, tmp_path: Path) -> None:
+def test_a_killed_run_leaves_no_adapter_and_resumes_to_the_same_weights(
+    dataset: Path, small_base: Path, tmp_path: Path
+) -> None:
     steps = ["--set", "max_steps=6", "--set", "batch=1", "--set", "invented_share=0", "--set", "save_steps=2"]
     common = ["tiny", "--data", str(dataset), "--set", f"base_folder={small_base}", *steps]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert finetune(*common, "--out", whole).returncode == 0
     process = subprocess.Popen(
-        [sys.executable, "-m", "finetune", *common, "--out", str(killed)], cwd=ROOT, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        [sys.executable, "-m", "finetune", *common, "--out", str(killed)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     checkpoints = tmp_path / ".killed.checkpoints"
     while not list(checkpoints.glob("checkpoint-*/trainer_state.json")) and process.poll() is None:
@@ -79,7 +86,9 @@ def test_a_killed_run_leaves_no_adapter_and_resumes_to_the_same_weights(dataset:
 
 
 def test_resuming_another_run_is_refused(dataset: Path, small_base: Path, tmp_path: Path) -> None:
-    done = finetune("tiny", "--data", dataset, "--out", tmp_path / "a", "--resume", "--set", f"base_folder={small_base}")
+    done = finetune(
+        "tiny", "--data", dataset, "--out", tmp_path / "a", "--resume", "--set", f"base_folder={small_base}"
+    )
     assert done.returncode == 1 and "no checkpoint to resume from" in done.stderr
 
 
@@ -120,7 +129,9 @@ def test_a_dataset_that_was_changed_is_refused(dataset: Path, tmp_path: Path) ->
     assert done.returncode == 1 and "changed since it was made: train.jsonl" in done.stderr
 
 
-@pytest.mark.parametrize("stage", ["data_gen", "finetune", "quantize", "quantize.register", "eval.adherence", "eval.parity", "eval.compare"])
+@pytest.mark.parametrize(
+    "stage", ["data_gen", "finetune", "quantize", "quantize.register", "eval.adherence", "eval.parity", "eval.compare"]
+)
 def test_help_answers_without_heavy_imports(stage: str) -> None:
     probe = (
         "import runpy, sys\nsys.argv = ['x', '--help']\n"

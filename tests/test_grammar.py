@@ -177,16 +177,16 @@ def _generate(matcher: Matcher, chance: random.Random) -> str:
     matcher.llama.llama_sampler_reset(matcher.sampler)
     tokens = [EOS, *range(FIRST_BYTE, FIRST_BYTE + 128), *range(FIRST_PIECE, FIRST_PIECE + len(PIECES))]
     partings = {EOS, FIRST_BYTE + ord(" "), FIRST_BYTE + ord("\n"), FIRST_PIECE}
-    text = ""
+    text = b""
     while len(text) < 20_000:
-        allowed = matcher.allowed(tokens)
+        allowed = matcher.allowed(tokens) or matcher.allowed(range(FIRST_BYTE + 128, FIRST_PIECE))  # within "Œdème"
         assert allowed, f"a dead end behind {text[-60:]!r}"
         preferred = [token for token in allowed if token in partings]
         token = chance.choice(preferred if preferred and chance.random() < 0.6 else allowed)
         if token == EOS:
-            return text
+            return text.decode()
         matcher.accept(token)
-        text += PIECES[token - FIRST_PIECE] if token >= FIRST_PIECE else chr(token - FIRST_BYTE)
+        text += PIECES[token - FIRST_PIECE].encode() if token >= FIRST_PIECE else bytes([token - FIRST_BYTE])
     raise AssertionError("the grammar never ended")
 
 

@@ -23,7 +23,9 @@ RUN = Path("artifacts/terminology/tiny")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files that git knows or would add, with this environment's packages."""
     folder = tmp_path_factory.mktemp("clone")
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     for name in filter(lambda name: (ROOT / name).is_file(), listed.stdout.splitlines()):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, folder / name)
@@ -31,7 +33,10 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def demo(clone: Path, host: str) -> str:
-    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"} | {"OLLAMA_HOST": host, "VENV": str(ROOT / ".venv")}
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"} | {
+        "OLLAMA_HOST": host,
+        "VENV": str(ROOT / ".venv"),
+    }
     done = subprocess.run(["make", "demo"], cwd=clone, capture_output=True, text=True, env=environment, timeout=1500)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
@@ -56,7 +61,10 @@ def test_the_demo_reaches_its_figures(demonstrated: tuple[Path, str]) -> None:
 def test_the_report_can_be_traced_to_the_facts(demonstrated: tuple[Path, str]) -> None:
     clone, _ = demonstrated
     report, model = read_manifest(clone / RUN / "report", "report"), read_manifest(clone / RUN / "model", "model")
-    adapter, dataset = read_manifest(clone / RUN / "adapter", "adapter"), read_manifest(clone / RUN.parent / "dataset", "dataset")
+    adapter, dataset = (
+        read_manifest(clone / RUN / "adapter", "adapter"),
+        read_manifest(clone / RUN.parent / "dataset", "dataset"),
+    )
     assert report["settings"]["weights"] == model["outputs"]["model.q4_k_m.gguf"]
     assert model["inputs"]["adapter"] == adapter["outputs"]["adapter_model.safetensors"]
     assert adapter["inputs"]["dataset"] == dataset["outputs"]["train.jsonl"]
@@ -67,7 +75,9 @@ def test_ollama_run_prints_the_four_parts(demonstrated: tuple[Path, str], ollama
     binary = os.environ.get("OLLAMA_BINARY") or shutil.which("ollama") or _cached()
     environment = os.environ | {"OLLAMA_HOST": ollama}
     command = [binary, "run", "medical-mistral:tiny", "Explain the medical term: Hypertension"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=120, stdin=subprocess.DEVNULL
+    )
     contract = load_contract("terminology")
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", done.stdout).strip()
     assert contract.read(text).adheres, (text, contract.read(text).violations)
@@ -93,4 +103,6 @@ def test_without_ollama_the_demo_ends_on_llama_cpp(demonstrated: tuple[Path, str
     printed = demo(clone, "http://127.0.0.1:9")
     assert "no Ollama answers at http://127.0.0.1:9" in printed
     report = read_report(clone / RUN / "report")
-    assert report.backend == "llama_cpp" and report.adherence.share is not None and report.adherence.share >= 0.95, report
+    assert report.backend == "llama_cpp" and report.adherence.share is not None and report.adherence.share >= 0.95, (
+        report
+    )

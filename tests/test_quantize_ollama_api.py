@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from contract.errors import UserError
-from quantize.ollama_api import WAITS, Ollama, ollama_url
+from quantize.ollama_api import WAITS, Ollama
 
 Answer = tuple[int, str] | None  # status and body; None: close the connection
 
@@ -95,20 +95,3 @@ def test_a_server_that_never_answered_is_not_waited_for() -> None:
     with pytest.raises(UserError, match="no Ollama answers there"):
         Ollama("http://127.0.0.1:1", wait=waited.append).has_blob("ab" * 32)
     assert waited == []
-
-
-@pytest.mark.parametrize(
-    ("host", "url"),
-    [
-        ("", "http://127.0.0.1:11434"), ("localhost", "http://localhost:11434"), (":8080", "http://127.0.0.1:8080"),
-        ("0.0.0.0", "http://127.0.0.1:11434"), ("http://gpu", "http://gpu:80"), ("https://gpu", "https://gpu:443"),
-        ("https://gpu:1/ollama/", "https://gpu:1/ollama"), ("[::1]:99", "http://[::1]:99"), (" gpu:99 ", "http://gpu:99"),
-    ],
-)  # fmt: skip
-def test_a_server_is_named_as_ollama_names_it(host: str, url: str) -> None:
-    assert ollama_url(host) == url
-
-
-def test_a_host_that_is_none_is_refused() -> None:
-    with pytest.raises(UserError, match="is no server's address"):
-        ollama_url("localhost:port")

@@ -15,7 +15,9 @@ from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = "\n".join(re.findall(r"```(?:bash|sh)\n(.*?)```", README, re.DOTALL))
-COMMANDS = [line.partition(" #")[0].strip() for line in BLOCKS.splitlines() if line.strip() and not line.startswith("#")]
+COMMANDS = [
+    line.partition(" #")[0].strip() for line in BLOCKS.splitlines() if line.strip() and not line.startswith("#")
+]
 INLINE = re.findall(r"`((?:make|python -m|scripts/)[^`]*)`", README)
 
 
@@ -46,7 +48,9 @@ def test_stages_know_the_options_that_are_shown(command: str) -> None:
 
 
 def test_named_files_exist() -> None:
-    named = re.findall(r"\]\(([\w./-]+)\)", README) + re.findall(r"`((?:[\w-]+/)+[\w.-]+\.(?:py|toml|sh|md|jsonl))`", README)
+    named = re.findall(r"\]\(([\w./-]+)\)", README) + re.findall(
+        r"`((?:[\w-]+/)+[\w.-]+\.(?:py|toml|sh|md|jsonl))`", README
+    )
     assert named and [path for path in named if not (ROOT / path).exists() and not path.startswith("artifacts/")] == []
 
 
@@ -55,7 +59,12 @@ def test_the_task_that_the_readme_shows_makes_a_dataset(tmp_path: Path) -> None:
     assert found is not None
     (tmp_path / "flashcard.toml").write_text(found.group(1))
     rows = [
-        {"id": f"c/{i}", "category": "c", "concept": f"thing {i}", "definition": f"thing {i} is a thing with the number {i} in it."}
+        {
+            "id": f"c/{i}",
+            "category": "c",
+            "concept": f"thing {i}",
+            "definition": f"thing {i} is a thing with the number {i} in it.",
+        }
         for i in range(40)
     ]
     (tmp_path / "my_facts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -40,14 +40,21 @@ def test_no_article_is_about_a_concept_of_the_task(dataset: Path, articles: list
 
 def test_no_sentence_says_what_a_held_out_concept_is(dataset: Path, articles: list[Article]) -> None:
     held_out, _ = concept_names(dataset)
-    defines = re.compile(r"(?:an? |the )?(" + "|".join(re.escape(n) for n in held_out if len(n) > 2) + r") (is|are) ", re.IGNORECASE)
+    defines = re.compile(
+        r"(?:an? |the )?(" + "|".join(re.escape(n) for n in held_out if len(n) > 2) + r") (is|are) ", re.IGNORECASE
+    )
     assert [s for a in articles for answer in a.answers for s in answer if defines.match(s)] == []
 
 
 def test_no_sentence_of_a_fact_stands_in_the_text(articles: list[Article]) -> None:
     known = {s for article in articles for answer in article.answers for s in answer}
     facts = [json.loads(line) for path in (ROOT / "data_gen/facts").glob("*.jsonl") for line in path.open()]
-    texts = [sentence for fact in facts for key in ("definition", "mechanism", "clinical") for sentence in re.split(r"(?<=\.) ", fact[key])]
+    texts = [
+        sentence
+        for fact in facts
+        for key in ("definition", "mechanism", "clinical")
+        for sentence in re.split(r"(?<=\.) ", fact[key])
+    ]
     assert len(texts) > 3000 and not known & set(texts)
 
 
@@ -55,7 +62,9 @@ def test_the_four_headings_of_the_task_never_stand_together(articles: list[Artic
     titles = ("Definition", "Explanation", "Clinical Relevance", "Note")
     texts = list(documents(articles, load_base("tiny"), COUNT, seed=3))
     assert len(texts) == COUNT and all(text.endswith("</s>") for text in texts)
-    assert not [text for text in texts if all(re.search(rf"^\W*{t}\W", text.partition("[/INST]")[2], re.M) for t in titles)]
+    assert not [
+        text for text in texts if all(re.search(rf"^\W*{t}\W", text.partition("[/INST]")[2], re.M) for t in titles)
+    ]
 
 
 def test_the_same_seed_gives_the_same_text(articles: list[Article]) -> None:
