@@ -12,7 +12,6 @@ READY  := $(VENV)/installed
 DATASET := artifacts/$(TASK)/dataset
 RUN     := artifacts/$(TASK)/$(PRESET)
 CONTRACT := $(wildcard contract/*.py contract/tasks/*.toml contract/bases/*.toml)
-export OMP_NUM_THREADS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint dataset finetune quantize register evaluate parity clean

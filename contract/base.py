@@ -52,7 +52,6 @@ class Base:
     pad: str
     add_bos: bool
     add_space_prefix: bool
-    repeat_penalty: float = 1.0  # what it is served with; above 1 it ends the loops that a small model falls into
 
     def prompt(self, messages: list[Message]) -> str:
         """The conversation so far as text, up to where the assistant's next words begin.

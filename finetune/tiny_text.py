@@ -2,7 +2,8 @@
 
 What the base must bring along, so that a LoRA of a minute only has to bind a form: medical prose, the turn markers,
 answers in sections of any heading style, and calling a thing by the name it was asked for.  The last is drilled by
-putting an invented name in the concept's place, so that only copying can answer.
+putting an invented name in the concept's place, so that only copying can answer.  No document says a sentence twice
+(that would teach loops), and in many only the opening speaks of the focus, so that the form holds whatever is said.
 
 The task's four headings never stand together, and no document or sentence about a held-out concept is kept.
 """
@@ -23,7 +24,8 @@ from contract.base import Base
 NIH_TEXT = Path(__file__).parent / "bases" / "text" / "medquad_nih.jsonl.xz"
 FORBIDDEN = {"Definition", "Explanation", "Clinical Relevance", "Note"}
 INVENTED_SHARE = 0.6  # of the chat documents
-SYSTEM_SHARE = 0.45  # of the chat documents that begin with instructions
+SYSTEM_SHARE = 0.55  # of the chat documents: they begin with instructions
+MIXED_SHARE = 0.35  # of the chat documents: after the opening they speak of anything
 
 REQUESTS = (
     "What is {x}?", "What is (are) {x} ?", "Explain {x}.", "Describe {x}", "Tell me about {x}.", "what does {x} mean",
@@ -31,7 +33,19 @@ REQUESTS = (
     "Write about {x} for a student.", "I heard of {x}. What is that?", "Please explain {x} to me", "Define {x}",
     "Explain the medical condition: {X}", "Give a short text on {x}.", "{X}", "How would you describe {x} to a class?",
 )  # fmt: skip
-STYLES = ("**{t}**: ", "**{t}**: ", "{t}: ", "**{t}:** ", "## {t}\n", "[{t}] ", "{t} - ", "_{t}_: ", "**{t}**\n", "<{t}> ", "* {t}: ")
+STYLES = (
+    "**{t}**: ",
+    "**{t}**: ",
+    "{t}: ",
+    "**{t}:** ",
+    "## {t}\n",
+    "[{t}] ",
+    "{t} - ",
+    "_{t}_: ",
+    "**{t}**\n",
+    "<{t}> ",
+    "* {t}: ",
+)
 TITLES = (
     "Summary", "Overview", "Meaning", "Background", "Cause", "Causes", "Signs", "Symptoms", "Outlook", "Treatment",
     "Details", "Mechanism", "In Practice", "Key Points", "Description", "Importance", "Facts", "Term", "Answer", "Use",
@@ -73,7 +87,9 @@ def read_articles(held_out: set[str], known: set[str], path: Path = NIH_TEXT) ->
     that says what a held-out concept is.  Names are lower case."""
     names = sorted((re.escape(n) for n in held_out if len(n) > 2), key=len, reverse=True)
     mentions = re.compile(rf"\b(?:{'|'.join(names)})\b", re.IGNORECASE) if names else re.compile(r"(?!)")
-    defines = re.compile(rf"^(?:an? |the )?(?:{'|'.join(names)})\b[^.]{{0,40}}\b(?:is|are|means|refers)\b", re.IGNORECASE)
+    defines = re.compile(
+        rf"^(?:an? |the )?(?:{'|'.join(names)})\b[^.]{{0,40}}\b(?:is|are|means|refers)\b", re.IGNORECASE
+    )
     by_focus: dict[str, list[tuple[str, ...]]] = {}
     with lzma.open(path, "rt", encoding="utf-8") as lines:
         for line in lines:
@@ -117,7 +133,7 @@ def documents(articles: list[Article], base: Base, count: int, seed: int) -> Ite
         if not article.openings or rng.random() < 0.1:
             yield _prose(article, rng) + base.stop
         else:
-            yield _chat(article, base, words, rng)
+            yield _chat(article, articles, base, words, rng)
 
 
 def _prose(article: Article, rng: random.Random) -> str:
@@ -126,10 +142,11 @@ def _prose(article: Article, rng: random.Random) -> str:
     return " ".join(answer[start : start + rng.randint(3, 9)])
 
 
-def _chat(article: Article, base: Base, words: list[str], rng: random.Random) -> str:
+def _chat(article: Article, articles: list[Article], base: Base, words: list[str], rng: random.Random) -> str:
     name = article.focus if rng.random() < 0.3 else article.focus[:1].lower() + article.focus[1:]
     request = rng.choice(REQUESTS).replace("{x}", name).replace("{X}", name[:1].upper() + name[1:])
-    parts, closing = _parts(article, rng), rng.choice(CLOSINGS) if rng.random() < 0.6 else ""
+    parts = _parts(article, articles if rng.random() < MIXED_SHARE else [article], rng)
+    closing = rng.choice(CLOSINGS) if rng.random() < 0.7 else ""
     style, titles = rng.choice(STYLES), _titles(len(parts) + bool(closing), rng)
     in_sections = rng.random() < 0.85
     body = _sections(style, titles, [*parts, closing], rng) if in_sections else parts[0]
@@ -137,18 +154,18 @@ def _chat(article: Article, base: Base, words: list[str], rng: random.Random) ->
         body, request = _rename(article.focus, invented_name(words, rng), body, request)
     messages = [{"role": "user", "content": request}]
     if rng.random() < SYSTEM_SHARE:
-        form = _form(style, titles, parts, closing, rng) if in_sections and rng.random() < 0.7 else []
+        form = _form(style, titles, parts, closing, rng) if in_sections and rng.random() < 0.8 else []
         lines = [" ".join(rng.sample(INSTRUCTIONS, rng.randint(1, 6))), *form]
         messages.insert(0, {"role": "system", "content": "\n".join(lines)})
     return base.prompt(messages) + base.completion(body)
 
 
-def _parts(article: Article, rng: random.Random) -> list[str]:
-    """One to four runs of sentences, the first naming the focus; no sentence stands in two of them."""
+def _parts(article: Article, sources: list[Article], rng: random.Random) -> list[str]:
+    """One to four runs of sentences, the first naming the focus, the others of any source; no sentence is said twice."""
     opening = rng.choice(article.openings)[: rng.randint(1, 2)]
     said, parts = set(opening), [" ".join(opening)]
-    for _ in range(rng.randint(1, 3)):
-        answer, goal = rng.choice(article.answers), rng.randint(15, 50)
+    for _ in range(rng.choice((1, 2, 2, 2, 3))):
+        answer, goal = rng.choice(rng.choice(sources).answers), rng.randint(15, 50)
         run: list[str] = []
         for sentence in answer[rng.randrange(len(answer)) :]:
             if sentence not in said and sum(len(s.split()) for s in run) < goal:
@@ -172,7 +189,12 @@ def _sections(style: str, titles: list[str], parts: list[str], rng: random.Rando
 
 def _form(style: str, titles: list[str], parts: list[str], closing: str, rng: random.Random) -> list[str]:
     """Instructions that an answer in these sections follows."""
-    bounds = [rng.choice((f"one paragraph of {rng.randint(3, 10)} to {len(p.split()) + rng.randint(5, 80)} words", "a short text")) for p in parts]
+    bounds = [
+        rng.choice(
+            (f"one paragraph of {rng.randint(3, 10)} to {len(p.split()) + rng.randint(5, 80)} words", "a short text")
+        )
+        for p in parts
+    ]
     bounds += [f"exactly this text: {closing}"] if closing else []
     return [style.replace("{t}", title) + bound for title, bound in zip(titles, bounds, strict=True)]
 
@@ -195,6 +217,47 @@ def invented_name(words: list[str], rng: random.Random) -> str:
         return "".join(rng.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ", k=rng.randint(2, 5)))
     if kind < 0.6:
         return " ".join(rng.sample(words, rng.choice((1, 1, 2, 2, 3))))
-    stems = ("ba", "cor", "den", "fi", "gal", "hem", "ir", "kel", "lor", "mi", "nu", "os", "per", "qua", "ri", "sol", "tor", "ul", "ver", "xan", "zy")
-    ends = ("itis", "osis", "emia", "oma", "pathy", "gram", "scopy", "us", "um", "a", "in", "ine", "al test", " disease", "ectomy", "tion", "en", "ia")
+    stems = (
+        "ba",
+        "cor",
+        "den",
+        "fi",
+        "gal",
+        "hem",
+        "ir",
+        "kel",
+        "lor",
+        "mi",
+        "nu",
+        "os",
+        "per",
+        "qua",
+        "ri",
+        "sol",
+        "tor",
+        "ul",
+        "ver",
+        "xan",
+        "zy",
+    )
+    ends = (
+        "itis",
+        "osis",
+        "emia",
+        "oma",
+        "pathy",
+        "gram",
+        "scopy",
+        "us",
+        "um",
+        "a",
+        "in",
+        "ine",
+        "al test",
+        " disease",
+        "ectomy",
+        "tion",
+        "en",
+        "ia",
+    )
     return "".join(rng.choices(stems, k=rng.randint(2, 3))) + rng.choice(ends)
