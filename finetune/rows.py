@@ -14,6 +14,7 @@ from typing import Any
 from contract.base import Base
 from contract.errors import UserError
 from contract.example import Example
+from finetune.invented import invented_name
 
 Row = dict[str, list[int]]
 SHOWN_ROWS = 5
@@ -56,7 +57,7 @@ def with_invented(examples: Sequence[Example], share: float, seed: int) -> list[
     """The examples and, as a share of them, copies whose concept bears an invented name, so that only copying can answer."""
     rng = random.Random(seed)
     chosen = rng.sample(list(examples), round(share * len(examples)))
-    return [*examples, *(_rename(example, _invented_name(rng)) for example in chosen)]
+    return [*examples, *(_rename(example, invented_name((), rng)) for example in chosen)]
 
 
 def _rename(example: Example, name: str) -> Example:
@@ -68,48 +69,3 @@ def _rename(example: Example, name: str) -> Example:
     return dataclasses.replace(
         example, id=f"{example.id}/invented", request=put(example.request), response=put(example.response), concept=name
     )
-
-
-_SYLLABLES = (
-    "ba",
-    "cor",
-    "den",
-    "fi",
-    "gal",
-    "hem",
-    "ir",
-    "kel",
-    "lor",
-    "mi",
-    "nu",
-    "os",
-    "per",
-    "ri",
-    "sol",
-    "tor",
-    "ul",
-    "ver",
-    "xan",
-)
-_ENDS = (
-    "itis",
-    "osis",
-    "emia",
-    "oma",
-    "pathy",
-    "gram",
-    "scopy",
-    "us",
-    "um",
-    "in",
-    "al test",
-    " disease",
-    "ectomy",
-    "ia",
-)
-
-
-def _invented_name(rng: random.Random) -> str:
-    if rng.random() < 0.2:
-        return "".join(rng.choices("ABCDEFGHIKLMNOPRSTUVWX", k=rng.randint(2, 5)))
-    return "".join(rng.choices(_SYLLABLES, k=rng.randint(2, 3))) + rng.choice(_ENDS)

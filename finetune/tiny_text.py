@@ -20,6 +20,7 @@ from functools import cached_property
 from pathlib import Path
 
 from contract.base import Base
+from finetune.invented import invented_name
 
 NIH_TEXT = Path(__file__).parent / "bases" / "text" / "medquad_nih.jsonl.xz"
 FORBIDDEN = {"Definition", "Explanation", "Clinical Relevance", "Note"}
@@ -208,56 +209,3 @@ def _rename(focus: str, name: str, *texts: str) -> list[str]:
         return pattern.sub(lambda m: name if re.search(r"[\w,;()'\"] ?$", text[: m.start()]) else large, text)
 
     return [put(text) for text in texts]
-
-
-def invented_name(words: list[str], rng: random.Random) -> str:
-    """A name that means nothing: syllables, capitals, or real words put together at random."""
-    kind = rng.random()
-    if kind < 0.2:
-        return "".join(rng.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ", k=rng.randint(2, 5)))
-    if kind < 0.6:
-        return " ".join(rng.sample(words, rng.choice((1, 1, 2, 2, 3))))
-    stems = (
-        "ba",
-        "cor",
-        "den",
-        "fi",
-        "gal",
-        "hem",
-        "ir",
-        "kel",
-        "lor",
-        "mi",
-        "nu",
-        "os",
-        "per",
-        "qua",
-        "ri",
-        "sol",
-        "tor",
-        "ul",
-        "ver",
-        "xan",
-        "zy",
-    )
-    ends = (
-        "itis",
-        "osis",
-        "emia",
-        "oma",
-        "pathy",
-        "gram",
-        "scopy",
-        "us",
-        "um",
-        "a",
-        "in",
-        "ine",
-        "al test",
-        " disease",
-        "ectomy",
-        "tion",
-        "en",
-        "ia",
-    )
-    return "".join(rng.choices(stems, k=rng.randint(2, 3))) + rng.choice(ends)

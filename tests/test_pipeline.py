@@ -74,7 +74,7 @@ def test_the_report_can_be_traced_to_the_facts(demonstrated: tuple[Path, str]) -
 def test_ollama_run_prints_the_four_parts(demonstrated: tuple[Path, str], ollama: str) -> None:
     binary = os.environ.get("OLLAMA_BINARY") or shutil.which("ollama") or _cached()
     environment = os.environ | {"OLLAMA_HOST": ollama}
-    command = [binary, "run", "medical-mistral:tiny", "Explain the medical term: Hypertension"]
+    command = [binary, "run", "--nowordwrap", "medical-mistral:tiny", "Explain the medical term: Hypertension"]
     done = subprocess.run(
         command, capture_output=True, text=True, env=environment, timeout=120, stdin=subprocess.DEVNULL
     )
