@@ -21,6 +21,7 @@ from contract.handover import check_outputs, check_replaceable, new_folder, read
 from finetune.config import Settings, load_settings
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
+ENGINE_PACKAGES = {"unsloth": ("unsloth", "unsloth_zoo"), "peft": ()}
 
 
 def main() -> None:
@@ -61,13 +62,12 @@ def finetune(
     )
     curve = train(model, tokenizer, rows, settings, checkpoints, args.resume)
     with new_folder(out) as target:
-        save_adapter(model, target, curve)
+        save_adapter(model, target, base.repo, curve)
         shutil.copyfile(data / "task.toml", target / "task.toml")
         shutil.copyfile(base_path(settings.base), target / "base.toml")
         resolved = dataclasses.asdict(settings) | {"engine": engine, "base_folder": str(folder), "preset": args.preset}
-        write_manifest(
-            target, "adapter", inputs, resolved, counts | {"final_loss": curve[-1]["loss"]}, PACKAGES, started
-        )
+        counts |= {"final_loss": curve[-1]["loss"]}
+        write_manifest(target, "adapter", inputs, resolved, counts, PACKAGES + ENGINE_PACKAGES[engine], started)
     clear_checkpoints(checkpoints)
     print(f"final loss {curve[-1]['loss']:.3f} after {time.monotonic() - started:.0f} s; adapter in {out}")
 
@@ -93,13 +93,13 @@ def _digest(data: Path) -> str:
 
 
 def _counts(model: Any, rows: list[dict[str, list[int]]]) -> dict[str, Any]:
-    weights = list(model.parameters())
+    trainable, parameters = model.get_nb_trainable_parameters()  # knows that a 4-bit tensor packs two in a byte
     return {
         "rows": len(rows),
         "tokens": sum(len(row["input_ids"]) for row in rows),
         "trained_tokens": sum(sum(row["completion_mask"]) for row in rows),
-        "parameters": sum(p.numel() for p in weights),
-        "trainable": sum(p.numel() for p in weights if p.requires_grad),
+        "parameters": parameters,
+        "trainable": trainable,
     }
 
 
