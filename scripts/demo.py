@@ -32,11 +32,9 @@ def main() -> None:
     server = _server()
     reports = {}
     for row, model in MODELS.items():
-        name = args.name + model.removeprefix("model")
-        if server:
-            _stage("quantize.register", folder / model, name, show=model == "model")
-        reports[row] = _measure(folder / model, data, name if server else None, args.limit)
+        reports[row] = _measure(folder / model, data, args.name if server else None, args.limit)
     if server:
+        _stage("quantize.register", folder / "model", args.name, show=True)
         _stage("eval.parity", folder / "model", "--model", args.name, show=True)
     _show(folder, data, reports, args.name, bool(server), time.monotonic() - started)
 
@@ -55,13 +53,22 @@ def _server() -> Server | None:
 
 
 def _measure(model: Path, data: Path, name: str | None, limit: int) -> Path:
-    """The report folder of one model, made unless the one that is there is still true."""
-    out = model.parent / f"report{model.name.removeprefix('model')}"
-    gguf = next(model.glob("*.gguf"))
-    backend = "ollama" if name else "llama_cpp"
-    if not _is_fresh(out, model, gguf, data, backend, limit):
-        source = ("--model", name) if name else ("--gguf", gguf)
-        _stage("eval.adherence", *source, "--data", data, "--limit", limit, "--out", out)
+    """The report folder of one model, made unless the one that is there is still true.
+
+    With a `name` Ollama serves it, under that name and the folder's ending, and forgets it again.
+    """
+    ending = model.name.removeprefix("model")
+    out, gguf = model.parent / f"report{ending}", next(model.glob("*.gguf"))
+    if _is_fresh(out, model, gguf, data, "ollama" if name else "llama_cpp", limit):
+        return out
+    arguments = ("--data", data, "--limit", limit, "--out", out)
+    if name is None:
+        _stage("eval.adherence", "--gguf", gguf, *arguments)
+        return out
+    _stage("quantize.register", model, name + ending)
+    _stage("eval.adherence", "--model", name + ending, *arguments)
+    if ending:
+        Server(server_url(None)).client.request("DELETE", "/api/delete", json={"model": name + ending})
     return out
 
 

