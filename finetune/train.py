@@ -116,7 +116,7 @@ def _progress(settings: Settings) -> Any:
 def save_adapter(model: Any, folder: Path, repo: str, curve: list[dict[str, float]]) -> None:
     """adapter_model.safetensors and adapter_config.json, the loss curve as JSON and as a picture."""
     model.active_peft_config.base_model_name_or_path = repo  # else the base's folder on this very machine
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, save_embedding_layers=False)  # never resized; "auto" would ask the Hub about that
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
     (folder / "loss.json").write_text(json.dumps(curve, indent=1) + "\n", encoding="utf-8")
     draw_loss(curve, folder / "loss.png")

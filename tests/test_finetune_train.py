@@ -51,6 +51,8 @@ def test_the_adapter_folder_explains_itself(adapter: Path, dataset: Path, small_
     names = {"adapter_model.safetensors", "adapter_config.json", "task.toml", "base.toml", "loss.json", "loss.png"}
     assert names <= set(manifest["outputs"])
     assert (adapter / "task.toml").read_bytes() == (dataset / "task.toml").read_bytes()
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "finetune/bases/tiny"  # the base's repo, no path of this machine
     assert not list(adapter.parent.glob(".*"))  # neither checkpoints nor partial folders stay behind
 
 
