@@ -94,6 +94,10 @@ def _progress(settings: Settings) -> Any:
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.started, self.first = time.monotonic(), state.global_step
 
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == state.max_steps:
+                control.should_log = True  # the last loss, whatever logging_steps says
+
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
             loss = (logs or {}).get("loss")
             if loss is None:

@@ -54,7 +54,8 @@ def test_a_new_folder_replaces_the_old_one_whole(tmp_path: Path) -> None:
 
 
 WRITER = """
-import os, sys, time
+import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
 from pathlib import Path
 from contract import handover
 target, moment = Path(sys.argv[1]), sys.argv[2]
