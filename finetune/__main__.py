@@ -104,11 +104,13 @@ def _counts(model: Any, rows: list[dict[str, list[int]]]) -> dict[str, Any]:
 
 
 def _quiet() -> None:
-    """Silence the libraries' own progress bars and advice; ours is printed instead."""
+    """Silence the libraries' own progress bars and advice, ours is printed instead; bound what they keep in memory."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")
+    # On a CPU oneDNN keeps compiled code for 1,024 shapes, and every batch has another length: gigabytes in the end.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 
 def _parser() -> argparse.ArgumentParser:
