@@ -56,14 +56,14 @@ def new_file(target: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
+def new_folder(target: Path, stage: str = "") -> Iterator[Path]:
     """A temporary folder beside `target`; swapped in for it at the end, removed on any failure.
 
-    Only a folder that holds one of our manifests, or nothing, is ever replaced.
+    Only what `check_replaceable` lets pass is ever replaced.
     """
     target = target.resolve()  # what a link leads to is replaced, not the link
     _sweep(target)
-    check_replaceable(target)
+    check_replaceable(target, stage)
     partial, old = _beside(target, "partial"), _beside(target, "old")
     partial.mkdir(parents=True)
     try:
@@ -78,21 +78,27 @@ def new_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def check_replaceable(target: Path) -> None:
-    """Raises UserError when `target` is a file, this very folder, or one that no stage of ours made."""
+def check_replaceable(target: Path, stage: str = "") -> None:
+    """Raises UserError when `target` is a file, this very folder, or holds what no stage, or another one, made."""
     if target.is_file():
         raise UserError(f"{target}: is a file; name a folder with --out")
     if target.resolve() in (Path.cwd(), *Path.cwd().parents):
         raise UserError(f"{target}: the folder you are in, or one above it; name another folder with --out")
-    if target.is_dir() and any(target.iterdir()) and not _is_ours(target):
+    if not target.is_dir() or not any(target.iterdir()):
+        return
+    maker = _maker(target)
+    if not maker:
         raise UserError(f"{target}: holds other files and no {MANIFEST} of ours; name another folder with --out")
+    if stage and maker != stage:
+        raise UserError(f"{target}: holds what the stage '{maker}' made; name another folder with --out")
 
 
-def _is_ours(folder: Path) -> bool:
+def _maker(folder: Path) -> str:
+    """The stage that made the folder; "" when none of ours did."""
     try:
-        return "stage" in json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
-        return False
+        return str(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["stage"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""
 
 
 def _beside(target: Path, kind: str) -> Path:

@@ -38,7 +38,7 @@ def main() -> None:
         out = (
             Path(args.out) if args.out else Path(args.data).parent / "reports" / re.sub(r"[^\w.-]+", "-", backend.model)
         )
-        check_replaceable(out)
+        check_replaceable(out, "report")
         asked = time.monotonic()
         rows = ask_all(contract, backend.ask, examples, args.concurrency)
         seconds = time.monotonic() - asked

@@ -97,7 +97,7 @@ def write_report(
     out: Path, report: Report, rows: Sequence[Judged], inputs: dict[str, str], settings: dict[str, Any], started: float
 ) -> None:
     """The report folder, whole or not at all."""
-    with new_folder(out) as folder:
+    with new_folder(out, "report") as folder:
         lines = [json.dumps(row.row(), ensure_ascii=False) + "\n" for row in rows]
         (folder / "answers.jsonl").write_text("".join(lines), encoding="utf-8")
         (folder / "report.json").write_text(report.to_json(), encoding="utf-8")

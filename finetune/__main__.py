@@ -29,7 +29,7 @@ def main() -> None:
     settings = load_settings(args.preset, args.set)
     data, out = Path(args.data), Path(args.out)
     check_outputs(data, read_manifest(data, "dataset"))
-    check_replaceable(out)
+    check_replaceable(out, "adapter")
     base = load_base(settings.base)
     _quiet()
     started = time.monotonic()
@@ -61,7 +61,7 @@ def finetune(
         flush=True,
     )
     curve = train(model, tokenizer, rows, settings, checkpoints, args.resume)
-    with new_folder(out) as target:
+    with new_folder(out, "adapter") as target:
         save_adapter(model, target, base.repo, curve)
         shutil.copyfile(data / "task.toml", target / "task.toml")
         shutil.copyfile(base_path(settings.base), target / "base.toml")

@@ -15,7 +15,6 @@ from contract.base_folder import base_digest, check_base_folder, find_base_folde
 from contract.contract import Contract, load_contract
 from contract.errors import UserError, run
 from contract.handover import (
-    MANIFEST,
     Manifest,
     check_outputs,
     check_replaceable,
@@ -61,13 +60,13 @@ def export(
     from quantize.modelfile import fields, render
 
     started = time.monotonic()
-    _check_out(out)
+    check_replaceable(out, "model")
     source = _open(adapter, base_folder)
     modelfile = render(fields(source.contract, source.base), gguf_path(out, kind).name)
     plan = _plan(source, kind, base_only)
     _check_disk(out, plan.bytes)
     _check_digests(source)
-    with new_folder(out) as new:
+    with new_folder(out, "model") as new:
         _write(gguf_path(new, kind), plan, source, base_only)
         (new / "Modelfile").write_bytes(modelfile.encode())
         for name in ("task.toml", "base.toml"):
@@ -131,13 +130,6 @@ def _check_digests(source: Source) -> None:
             f"{source.adapter}: was trained on another base than {source.folder} "
             f"(sha256 {str(wanted)[:12]}, found {found[:12]}); name its own with --base DIR, or train again on this one"
         )
-
-
-def _check_out(out: Path) -> None:
-    """`--out` may replace a model folder, never what another stage made."""
-    check_replaceable(out)
-    if (out / MANIFEST).is_file():
-        read_manifest(out, "model")
 
 
 def _check_disk(out: Path, needed: int) -> None:

@@ -17,9 +17,9 @@ import pytest
 from contract.base import load_base
 from contract.base_folder import base_digest
 from contract.handover import write_manifest
+from finetune.tiny_base import tokenizer_config
 
 ROOT = Path(__file__).parent.parent
-SPECIAL = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]"]
 
 
 @pytest.fixture(scope="session")
@@ -119,23 +119,7 @@ def make_tokenizer(folder: Path, size: int = 1024) -> int:
         add_dummy_prefix=False, remove_extra_whitespaces=False, unk_id=0, bos_id=1, eos_id=2, pad_id=-1, minloglevel=2,
     )  # fmt: skip
     (folder / "tokenizer.vocab").unlink()
-    added = {
-        str(i): {
-            "content": text,
-            "special": True,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            "single_word": False,
-        }
-        for i, text in enumerate(SPECIAL)
-    }
-    config = {
-        "tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<unk>",
-        "add_bos_token": True, "add_eos_token": False, "legacy": False, "add_prefix_space": False,
-        "clean_up_tokenization_spaces": False, "added_tokens_decoder": added,
-    }  # fmt: skip
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config()))
     return size
 
 

@@ -91,6 +91,17 @@ def _kill(process: subprocess.Popen[str]) -> None:
     process.stdout.close()
 
 
+def test_what_another_stage_made_is_never_replaced(tmp_path: Path) -> None:
+    _make(tmp_path / "out")
+    with pytest.raises(UserError, match=r"out: holds what the stage 'dataset' made; name another folder with --out"):
+        with new_folder(tmp_path / "out", "adapter"):
+            pass
+    assert (tmp_path / "out/data.txt").read_text() == "one" and _names(tmp_path) == ["out"]
+    with new_folder(tmp_path / "out", "dataset"):
+        pass
+    assert _names(tmp_path / "out") == []
+
+
 @pytest.mark.parametrize("moment", ["writing", "between"])
 def test_a_killed_writer_costs_nothing(tmp_path: Path, moment: str) -> None:
     target = tmp_path / "out"

@@ -213,7 +213,7 @@ def test_the_named_base_is_used_where_the_one_of_training_is_gone(
 
 
 def test_what_another_stage_made_is_never_replaced(adapter: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="'adapter', wanted what the stage 'model' makes"):
+    with pytest.raises(UserError, match="holds what the stage 'adapter' made; name another folder"):
         export(adapter, adapter)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
