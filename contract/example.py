@@ -39,7 +39,7 @@ class Example:
         return [*system, {"role": "user", "content": self.request}]
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+        return json.dumps(vars(self), ensure_ascii=False)
 
 
 def row_schema(contract: Contract) -> dict[str, Any]:

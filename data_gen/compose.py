@@ -1,69 +1,46 @@
-"""Facts + task -> examples: requests and records from the task's templates, every row proved by reading it back."""
+"""Facts + task -> examples: requests and records from the task's templates, every value proved by its section."""
 
 from __future__ import annotations
 
-import string
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from contract.contract import Contract, load_contract, task_path
-from contract.errors import UserError, faults_error
+from contract.contract import Contract, Record
+from contract.errors import UserError
 from contract.example import Example
 from contract.kinds import Fixed
-from contract.toml_file import fill, read_toml
-from data_gen.facts import OWN, Fact
+from data_gen.facts import Fact
 from data_gen.split import draw
+from data_gen.task_data import TaskData, fills, holes
 
-ROWS_A_CONCEPT = 3  # the default: three different requests for each concept
-_ALWAYS = {"concept", "category"}  # what every fact has; a template may name `expansion` and the texts too
+ROWS_A_CONCEPT = 4  # the default: a request of each of four styles
 
 
 @dataclass(frozen=True)
-class TaskData:
-    """The [data] table of a task: where its facts are, how requests are put, how each section is made from a fact."""
+class Asked:
+    """A request's template, its style and its place among the fact's requests of that style."""
 
-    facts: str  # path, relative to the task file
-    requests: list[str]
-    sections: dict[str, list[str]]  # section name -> templates; fixed sections need none
-    system_share: float = 0.5  # of the rows that carry the system prompt; the rest must do without
-
-    def facts_path(self, task: Path) -> Path:
-        return (task.parent / self.facts).resolve()
-
-    def templates(self) -> list[str]:
-        """Every template: of the requests, then of the sections."""
-        return [*self.requests, *(template for templates in self.sections.values() for template in templates)]
-
-    def texts(self) -> set[str]:
-        """The fact fields that the templates name: every fact must hold them."""
-        named = {name for template in self.templates() for name in _holes(template)}
-        return {name[:1].lower() + name[1:] for name in named} - _ALWAYS
-
-
-def load_task_data(task: str) -> tuple[Contract, TaskData, Path]:
-    """A task's contract, its [data] table and its facts' path.  Raises UserError with all faults."""
-    contract, path = load_contract(task), task_path(task)
-    table = read_toml(path).get("data")
-    if table is None:
-        raise UserError(f"{path}: no [data] table: nothing says how examples are composed")
-    data = fill(TaskData, table, f"{path}: [data]")
-    faults = _data_faults(contract, data)
-    if faults:
-        raise faults_error(f"{path}: [data]", faults)
-    return contract, data, data.facts_path(path)
+    template: str
+    style: str
+    place: int
 
 
 def compose(contract: Contract, data: TaskData, fact: Fact, rows: int, seed: int) -> list[Example]:
-    """`rows` examples about one fact, each with another request.
+    """`rows` examples about one fact, each with another request; styles take turns.
 
     Raises UserError when the contract refuses a value, or when there are fewer requests than rows.
     """
-    if rows > len(data.requests):
-        raise UserError(f"{rows} rows a concept but {len(data.requests)} requests: lower --count or add requests")
-    order = sorted(range(len(data.requests)), key=lambda i: draw(seed, "request", fact.id, i))
-    return [_example(contract, data, fact, n, order[n], seed) for n in range(rows)]
+    fields = fact_fields(data, fact)
+    asked = _requests(data, fact, fields, seed)
+    if rows > len(asked):
+        raise UserError(
+            f"fact '{fact.id}': {rows} rows a concept but {len(asked)} requests: lower --count or add requests"
+        )
+    frames = _frames(contract, data, fact, fields)
+    written: dict[tuple[str, ...], tuple[Record, str]] = {}  # rows of the same frames share one record
+    return [_example(contract, data, fact, fields, frames, asked[n], seed, written) for n in range(rows)]
 
 
 def quotas(names: Sequence[str], count: int) -> dict[str, int]:
@@ -76,10 +53,10 @@ def quotas(names: Sequence[str], count: int) -> dict[str, int]:
     return {name: whole + (n < rest) for n, name in enumerate(sorted(names))}
 
 
-def rows_each(facts: Sequence[Fact], count: int | None) -> dict[str, int]:
-    """How many rows each fact gets so that `count` rows meet the category quotas exactly (None: the default each)."""
+def rows_each(facts: Sequence[Fact], count: int | None, each: int = ROWS_A_CONCEPT) -> dict[str, int]:
+    """How many rows each fact gets so that `count` rows meet the category quotas exactly (None: `each` for all)."""
     if count is None:
-        return {fact.id: ROWS_A_CONCEPT for fact in facts}
+        return {fact.id: each for fact in facts}
     by_category: dict[str, list[str]] = {}
     for fact in facts:
         by_category.setdefault(fact.category, []).append(fact.id)
@@ -87,69 +64,112 @@ def rows_each(facts: Sequence[Fact], count: int | None) -> dict[str, int]:
     return {fact: rows for name, ids in by_category.items() for fact, rows in quotas(ids, share[name]).items()}
 
 
-def _example(contract: Contract, data: TaskData, fact: Fact, number: int, request: int, seed: int) -> Example:
-    fields = _fields(fact)
-    record = {}
+def fact_fields(data: TaskData, fact: Fact) -> dict[str, Any]:
+    """What the templates may say of a fact.
+
+    {Name} is the field `name` with its first letter large; {name_mid} is a text as it stands in the middle of a
+    sentence: its first letter small where that word is an article, or a name of the concept that is written small.
+    """
+    category = data.category_names.get(fact.category, fact.category.replace("_", " "))
+    own = {"concept": fact.concept, "category": category, "expansion": fact.expansion}
+    listed = {"other_senses": _spoken(fact.other_senses), "keywords": _spoken(fact.keywords)}
+    fields = {name: value for name, value in {**fact.texts, **own, **listed}.items() if value}
+    texts = {name: value for name, value in fields.items() if isinstance(value, str)}
+    large = {name[:1].upper() + name[1:]: value[:1].upper() + value[1:] for name, value in texts.items()}
+    mid = {f"{name}_mid": small for name, value in texts.items() if (small := _mid(value, fact))}
+    return fields | large | mid
+
+
+def _spoken(items: Sequence[str]) -> str:
+    """
+    >>> _spoken(["a", "b", "c"]), _spoken(["a"]), _spoken([])
+    ('a, b and c', 'a', '')
+    """
+    return " and ".join(part for part in (", ".join(items[:-1]), *items[-1:]) if part)
+
+
+def _mid(text: str, fact: Fact) -> str:
+    """The text as it stands in the middle of a sentence; "" when that cannot be known."""
+    if text.split(maxsplit=1)[0] in ("A", "An", "The"):
+        return text[:1].lower() + text[1:]
+    names = (name for name in (fact.concept, fact.expansion, *fact.aliases) if name)
+    spelled = next((name for name in names if text.lower().startswith(name.lower())), "")
+    return spelled + text[len(spelled) :] if spelled else ""
+
+
+def _requests(data: TaskData, fact: Fact, fields: dict[str, Any], seed: int) -> list[Asked]:
+    """The fact's requests in their order: the styles take turns from one that the fact's id draws."""
+    styles = [
+        [
+            Asked(template, style, place + 1)
+            for place, template in enumerate(
+                sorted(
+                    (template for template in templates if fills(template, fields)),
+                    key=lambda template: draw(seed, "request", fact.id, template),
+                )
+            )
+        ]
+        for style, templates in data.styles().items()
+    ]
+    first = draw(seed, "style", fact.id) % len(styles)
+    turns = itertools.zip_longest(*styles[first:], *styles[:first])
+    return [asked for turn in turns for asked in turn if asked]
+
+
+def _frames(contract: Contract, data: TaskData, fact: Fact, fields: dict[str, Any]) -> dict[str, list[str]]:
+    """Section -> the templates that this fact fills.  Where it has other senses, only those that tell them."""
+    frames = {}
     for section in contract.sections:
         if isinstance(section.kind, Fixed):
-            record[section.name] = section.kind.text
-        else:
-            templates = data.sections[section.name]
-            chosen = templates[draw(seed, "frame", fact.id, number, section.name) % len(templates)]
-            record[section.name] = _render(chosen, fields)
+            continue
+        all_of_it = data.sections[section.name]
+        filled = [template for template in all_of_it if fills(template, fields)]
+        telling = [template for template in filled if "other_senses" in holes(template)]
+        frames[section.name] = telling or filled
+        if not filled:
+            raise UserError(
+                f"fact '{fact.id}': no template of section '{section.name}' can be filled from it; "
+                f"add the field that one of them names: {all_of_it[0]!r}"
+            )
+    return frames
+
+
+def _example(
+    contract: Contract,
+    data: TaskData,
+    fact: Fact,
+    fields: dict[str, Any],
+    frames: dict[str, list[str]],
+    asked: Asked,
+    seed: int,
+    written: dict[tuple[str, ...], tuple[Record, str]],
+) -> Example:
+    name = f"{fact.id}/{asked.style}-{asked.place}"
+    chosen = tuple(options[draw(seed, "frame", name, section) % len(options)] for section, options in frames.items())
+    if chosen not in written:
+        written[chosen] = _written(contract, fact, fields, dict(zip(frames, chosen, strict=True)))
+    record, response = written[chosen]
+    carries = draw(seed, "system", name) / 2**64 < data.system_share
+    system = contract.system_prompt() if carries else ""
+    request = render(asked.template, fields)
+    return Example(name, fact.concept, fact.category, request, system, record, response, fact.keywords)
+
+
+def _written(contract: Contract, fact: Fact, fields: dict[str, Any], chosen: dict[str, str]) -> tuple[Record, str]:
+    fixed = {section.name: section.kind.text for section in contract.sections if isinstance(section.kind, Fixed)}
+    values = fixed | {name: render(template, fields) for name, template in chosen.items()}
+    record = {section.name: values[section.name] for section in contract.sections}
     try:
-        response = contract.write(record)
+        return record, contract.write(record)
     except ValueError as error:
         raise UserError(f"fact '{fact.id}': {error}") from None
-    carries = draw(seed, "system", fact.id, number) / 2**64 < data.system_share
-    system = contract.system_prompt() if carries else ""
-    text = _render(data.requests[request], fields)
-    return Example(f"{fact.id}/{number}", fact.concept, fact.category, text, system, record, response, fact.keywords)
 
 
-def _fields(fact: Fact) -> dict[str, Any]:
-    """A template's fields; {Name} is the field `name` with its first letter large."""
-    own = {"concept": fact.concept, "category": fact.category.replace("_", " "), "expansion": fact.expansion}
-    fields = {**fact.texts, **own}
-    large = {k[:1].upper() + k[1:]: v[:1].upper() + v[1:] for k, v in fields.items() if isinstance(v, str)}
-    return fields | large
-
-
-def _render(template: str, fields: dict[str, Any]) -> Any:
-    names = _holes(template)
-    if names and template == f"{{{names[0]}}}" and names[0] in fields:
-        return fields[names[0]]  # a list stays a list
-    if not all(isinstance(fields.get(name), str) for name in names):
-        raise UserError(
-            f"template {template!r}: names a field that holds a list, which must stand alone, in small letters"
-        )
+def render(template: str, fields: dict[str, Any]) -> Any:
+    """A template filled from a fact's fields.  One that is a list's name alone gives the list itself."""
+    names = holes(template)
+    if names and template == f"{{{names[0]}}}":
+        return fields[names[0]]
+    if not all(isinstance(fields[name], str) for name in names):
+        raise UserError(f"template {template!r}: names a field that holds a list, which must stand alone")
     return template.format_map(fields)
-
-
-def _holes(template: str) -> list[str]:
-    return [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
-
-
-def _data_faults(contract: Contract, data: TaskData) -> list[str]:
-    wanted = [s.name for s in contract.sections if not isinstance(s.kind, Fixed)]
-    faults = [f"no templates for section '{name}'" for name in wanted if not data.sections.get(name)]
-    faults += [f"templates for unknown section '{name}'" for name in data.sections if name not in wanted]
-    if not data.requests:
-        faults.append("'requests' is empty")
-    if not 0 <= data.system_share <= 1:
-        faults.append(f"'system_share' is {data.system_share}, wanted 0 to 1")
-    broken = [template for template in data.templates() if not _is_template(template)]
-    faults += [f"template {template!r}: wanted a fact's fields in braces, such as {{concept}}" for template in broken]
-    closed = sorted(data.texts() & OWN - {"expansion"}) if not broken else []
-    return faults + [f"no template can name '{name}': wanted a fact's concept, expansion or texts" for name in closed]
-
-
-def _is_template(template: str) -> bool:
-    """Whether every hole is a plain {name}: no index, attribute, conversion or format."""
-    try:
-        parts = list(string.Formatter().parse(template))
-    except ValueError:
-        return False
-    return bool(template.strip()) and all(
-        name is None or (name.isidentifier() and not spec and not conversion) for _, name, spec, conversion in parts
-    )

@@ -10,8 +10,9 @@ import pytest
 
 from contract.contract import Contract, load_contract
 from contract.errors import UserError
-from data_gen.compose import ROWS_A_CONCEPT, TaskData, compose, load_task_data, quotas, rows_each
+from data_gen.compose import ROWS_A_CONCEPT, compose, fact_fields, quotas, rows_each
 from data_gen.facts import Fact
+from data_gen.task_data import TaskData, load_task_data
 
 CONTRACT = load_contract("terminology")
 WORDS = "one two three four five six seven eight nine ten eleven."
@@ -32,10 +33,66 @@ DATA = TaskData("facts", ["What is {concept}?", "{Concept}!", "Of {category}: {c
 def test_rows_follow_the_templates() -> None:
     rows = compose(CONTRACT, DATA, FACT, 3, seed=0)
     assert {row.request for row in rows} == {"What is edema?", "Edema!", "Of terms of art: edema"}
-    assert [row.id for row in rows] == ["terms/edema/0", "terms/edema/1", "terms/edema/2"]
+    assert [row.id for row in rows] == ["terms/edema/request-1", "terms/edema/request-2", "terms/edema/request-3"]
     frames = {row.record["clinical_relevance"] for seed in range(9) for row in compose(CONTRACT, DATA, FACT, 3, seed)}
     assert frames == {"O" + WORDS[1:], "So: " + WORDS}
     assert all(CONTRACT.read(row.response).record == row.record for row in rows)
+
+
+STYLES = {"plain": ["What is {concept}?", "{Concept}!"], "rough": ["{concept}", "{concept} ({expansion})"]}
+
+
+def test_styles_take_turns_and_facts_begin_with_different_ones() -> None:
+    data = TaskData("facts", STYLES, SECTIONS)
+    firsts = set()
+    for number in range(20):
+        fact = Fact(f"terms/{number}", "terms", "edema", expansion="x", texts=FACT.texts)
+        styles = [row.id.split("/")[-1] for row in compose(CONTRACT, data, fact, 4, 0)]
+        assert styles in (["plain-1", "rough-1", "plain-2", "rough-2"], ["rough-1", "plain-1", "rough-2", "plain-2"])
+        firsts.add(styles[0])
+    assert firsts == {"plain-1", "rough-1"}
+
+
+def test_a_template_is_used_only_where_the_fact_can_fill_it() -> None:
+    data = TaskData("facts", STYLES, SECTIONS | {"definition": ["{definition}", "{definition} ({expansion})"]})
+    rows = [row for seed in range(20) for row in compose(CONTRACT, data, FACT, 3, seed)]
+    assert {row.request for row in rows} == {"What is edema?", "Edema!", "edema"}
+    assert {row.record["definition"] for row in rows} == {WORDS}
+    with pytest.raises(UserError, match="fact 'terms/edema': 4 rows a concept but 3 requests"):
+        compose(CONTRACT, data, FACT, 4, 0)
+    data = TaskData("facts", STYLES, SECTIONS | {"definition": ["{definition} ({expansion})"]})
+    with pytest.raises(UserError, match="no template of section 'definition' can be filled from it; add the field"):
+        compose(CONTRACT, data, FACT, 1, 0)
+
+
+def test_an_ambiguous_abbreviation_tells_its_other_senses_in_every_row() -> None:
+    sections = SECTIONS | {"definition": ["{definition}", "{definition} {Concept} also means {other_senses}."]}
+    data = TaskData("facts", DATA.requests, sections)
+    fact = Fact("terms/ed", "terms", "ED", other_senses=("one", "two", "three"), texts=FACT.texts)
+    rows = [row for seed in range(9) for row in compose(CONTRACT, data, fact, 3, seed)]
+    assert {row.record["definition"] for row in rows} == {f"{WORDS} ED also means one, two and three."}
+    assert {row.record["definition"] for row in compose(CONTRACT, data, FACT, 3, 0)} == {WORDS}
+
+
+@pytest.mark.parametrize(
+    ("concept", "definition", "mid"),
+    [
+        ("edema", "Edema is swelling.", "edema is swelling."),
+        ("Crohn disease", "Crohn disease is an inflammation.", "Crohn disease is an inflammation."),
+        ("abscess", "An abscess is a collection of pus.", "an abscess is a collection of pus."),
+        ("AAA", "AAA stands for a widening.", "AAA stands for a widening."),
+        ("pH", "PH is a scale.", "pH is a scale."),
+        ("edema", "Swelling is edema.", None),  # nobody knows whether the first word is a name
+    ],
+)
+def test_a_text_in_the_middle_of_a_sentence_keeps_its_capitals(concept: str, definition: str, mid: str | None) -> None:
+    fields = fact_fields(DATA, Fact("t/x", "t", concept, texts={"definition": definition}))
+    assert fields.get("definition_mid") == mid and fields["Definition"] == definition
+
+
+def test_a_category_is_called_what_the_task_calls_it() -> None:
+    data = TaskData("facts", ["{Category} {category}: {concept}"], SECTIONS, {"terms_of_art": "medical term"})
+    assert compose(CONTRACT, data, FACT, 1, 0)[0].request == "Medical term medical term: edema"
 
 
 def test_the_same_seed_gives_the_same_rows_and_another_seed_others() -> None:
@@ -45,7 +102,7 @@ def test_the_same_seed_gives_the_same_rows_and_another_seed_others() -> None:
 
 @pytest.mark.parametrize(("share", "low", "high"), [(0.0, 0, 0), (1.0, 400, 400), (0.5, 150, 250)])
 def test_the_system_prompt_is_carried_by_its_share(share: float, low: int, high: int) -> None:
-    data = TaskData("facts", DATA.requests, SECTIONS, share)
+    data = TaskData("facts", DATA.requests, SECTIONS, system_share=share)
     facts = [Fact(f"terms/{n}", "terms", "edema", texts=FACT.texts) for n in range(400)]
     systems = [compose(CONTRACT, data, fact, 1, 0)[0].system for fact in facts]
     assert set(systems) <= {"", CONTRACT.system_prompt()} and low <= sum(map(bool, systems)) <= high
@@ -65,7 +122,7 @@ def test_a_value_that_the_contract_refuses_names_the_fact(value: Any) -> None:
         compose(CONTRACT, DATA, fact, 1, 0)
 
 
-@pytest.mark.parametrize("template", ["{list} and more", "{List}", "{list}{list}"])
+@pytest.mark.parametrize("template", ["{list} and more", "so {list}", "{list}{list}"])
 def test_a_list_stands_alone_in_its_template(template: str) -> None:
     with pytest.raises(UserError, match="names a field that holds a list"):
         compose(CONTRACT, TaskData("facts", ["{concept}"], SECTIONS | {"definition": [template]}), FACT, 1, 0)
@@ -120,9 +177,9 @@ def load(tmp_path: Path, text: str) -> tuple[Contract, TaskData, Path]:
 
 def test_a_task_names_what_its_facts_must_hold(tmp_path: Path) -> None:
     contract, data, facts = load(
-        tmp_path, TASK.replace("What is {concept}?", "What is {concept}, {Expansion}, {category}? {hint}")
+        tmp_path, TASK.replace("What is {concept}?", "What is {concept}, {Expansion}, {category}? {hint_mid} {Tip}")
     )
-    assert data.texts() == {"definition", "expansion", "hint"}
+    assert data.texts() == {"definition", "hint", "tip"}
     assert contract.name == "t" and facts == (tmp_path / "facts").resolve()
 
 
@@ -131,7 +188,11 @@ BAD = [
     (TASK[TASK.index("[data]") :], "", ["no [data] table: nothing says how examples are composed"]),
     ("requests", "request", ["unknown key 'request' (did you mean 'requests'?)", "missing key 'requests'"]),
     ('["What is {concept}?"]', "[]", ["'requests' is empty"]),
-    ('["What is {concept}?"]', '"What?"', ["'requests' is 'What?', wanted list[str]"]),
+    ('["What is {concept}?"]', '"What?"', ["'requests' is 'What?', wanted list[str] | dict[str, list[str]]"]),
+    ('["What is {concept}?"]', "{}", ["'requests' is empty"]),
+    ('["What is {concept}?"]', "{ plain = [] }", ["requests of style 'plain' are none"]),
+    ('["What is {concept}?"]', '{ "a/b" = ["x"] }', ["style 'a/b': wanted a name of letters"]),
+    ('["What is {concept}?"]', '["x", "x"]', ["request 'x' stands twice"]),
     ('a = ["{definition}"]', "", ["no templates for section 'a'"]),
     ('a = ["{definition}"]', "a = []", ["no templates for section 'a'"]),
     (
@@ -147,7 +208,11 @@ BAD = [
     (
         "{definition}",
         "{sources} {id} {keywords}",
-        ["no template can name 'id'", "no template can name 'sources'", "'keywords'"],
+        [
+            "no template can name 'id'",
+            "no template can name 'sources'",
+            "concept, expansion, keywords, other_senses or texts",
+        ],
     ),
 ]
 

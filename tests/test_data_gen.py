@@ -47,11 +47,12 @@ def test_the_same_facts_and_seed_give_the_same_bytes(dataset: Path, tmp_path: Pa
 def test_a_dataset_folder_is_complete(dataset: Path) -> None:
     assert {path.name for path in dataset.iterdir()} == {
         "train.jsonl", "validation.jsonl", "test.jsonl", "concepts.json", "task.toml", "manifest.json",
+        "ATTRIBUTION.md", "licences",
     }  # fmt: skip
     manifest = read_manifest(dataset, "dataset")
     check_outputs(dataset, manifest)
     assert set(manifest["inputs"]) == {path.name for path in FACTS.glob("*.jsonl")}
-    assert b"\r" not in b"".join(path.read_bytes() for path in dataset.iterdir())
+    assert b"\r" not in b"".join(path.read_bytes() for path in dataset.rglob("*") if path.is_file())
     rows = read_splits(dataset, load_contract(dataset / "task.toml"))
     assert manifest["counts"] == {split: len(rows[split]) for split in SPLITS}
     assert load_contract(dataset / "task.toml") == load_contract("terminology")
@@ -203,7 +204,7 @@ def test_a_missing_field_names_file_and_line(own: Path, tmp_path: Path) -> None:
         (["none.toml"], "none.toml: no such task"),
         (["no\nsuch.toml"], "error: no such.toml: no such task"),
         (["terminology", "--count", 2], "no row falls into"),
-        (["terminology", "--count", 99999], "requests: lower --count or add requests"),
+        (["terminology", "--count", 199999], "requests: lower --count or add requests"),
         (["terminology", "--out", "."], "the folder you are in"),
     ],
 )

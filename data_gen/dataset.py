@@ -1,0 +1,123 @@
+"""Facts of each split -> checked rows -> dataset folder: the split files, the concepts, the task, the manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from contract.contract import Contract
+from contract.errors import UserError, faults_error
+from contract.example import SPLITS, Example, first_faults, row_faults
+from data_gen.compose import ROWS_A_CONCEPT, compose, rows_each
+from data_gen.facts import Fact
+from data_gen.task_data import TaskData
+
+Dataset = Mapping[str, Sequence[Example]]  # split -> rows
+Sides = dict[str, list[Fact]]  # split -> facts
+
+
+def make_dataset(contract: Contract, data: TaskData, sides: Sides, count: int | None, seed: int) -> Dataset:
+    """The composed and checked rows of every split."""
+    facts = [fact for members in sides.values() for fact in members]
+    requests = sum(map(len, data.styles().values()))
+    rows = rows_each(facts, count, min(ROWS_A_CONCEPT, requests))
+    dataset = {
+        name: [row for fact in members for row in compose(contract, data, fact, rows[fact.id], seed)]
+        for name, members in sides.items()
+    }
+    empty = [name for name in SPLITS if not dataset[name]]
+    if empty:
+        cure = "add facts, try another --seed" + (f" or raise --count from {count}" if count else "")
+        raise UserError(f"no row falls into {' and '.join(empty)} of {len(facts)} facts: {cure}")
+    check_rows(contract, dataset)
+    return dataset
+
+
+def check_rows(contract: Contract, dataset: Dataset) -> None:
+    """Raises UserError naming the rows that break the contract's JSON Schema or do not read back as their record.
+
+    Rows that share a record object share the proof; ids and requests are looked at in every row.
+    """
+    faults = list(row_faults(contract, _as_read(_distinct(dataset))))
+    seen: set[str] = set()
+    for row in (row for rows in dataset.values() for row in rows):
+        faults += [f"row '{row.id}': stands twice"] if row.id in seen else []
+        faults += [] if row.request.strip() else [f"row '{row.id}': its request is empty"]
+        seen.add(row.id)
+    if faults:
+        raise faults_error("dataset", first_faults(faults))
+
+
+def _distinct(dataset: Dataset) -> Iterator[Example]:
+    proved: set[int] = set()
+    for row in (row for rows in dataset.values() for row in rows):
+        if id(row.record) not in proved:
+            proved.add(id(row.record))
+            yield row
+
+
+def _as_read(rows: Iterator[Example]) -> Iterator[dict[str, Any]]:
+    """What a reader of the file will see: a tuple has become a list."""
+    return ({**vars(row), "keywords": list(row.keywords)} for row in rows)
+
+
+def write_rows(folder: Path, dataset: Dataset) -> None:
+    """One JSONL file a split."""
+    for name, rows in dataset.items():
+        with (folder / f"{name}.jsonl").open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(row.to_json() + "\n" for row in rows)
+
+
+def write_concepts(folder: Path, sides: Sides) -> None:
+    """concepts.json: the groups of each split with all their names."""
+    text = json.dumps(concept_groups(sides), indent=1, ensure_ascii=False)
+    (folder / "concepts.json").write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def write_task(folder: Path, task: Path, facts: Path) -> None:
+    """The task, and beside it the facts' attribution and licences where they have some."""
+    shutil.copyfile(task, folder / "task.toml")
+    beside = facts if facts.is_dir() else facts.parent
+    if (beside / "ATTRIBUTION.md").is_file():
+        shutil.copyfile(beside / "ATTRIBUTION.md", folder / "ATTRIBUTION.md")
+    if (beside / "licences").is_dir():
+        shutil.copytree(beside / "licences", folder / "licences")
+
+
+def concept_groups(sides: Sides) -> dict[str, list[dict[str, Any]]]:
+    """The groups of each split with all their names, in order: with them the certificate proves that none leaks."""
+    groups: dict[str, dict[str, set[str]]] = {name: {} for name in sides}
+    for name, facts in sides.items():
+        for fact in facts:
+            groups[name].setdefault(fact.group, set()).update(fact.names)
+    return {
+        side: [{"group": group, "names": sorted(names)} for group, names in sorted(members.items())]
+        for side, members in groups.items()
+    }
+
+
+def digest(folder: Path) -> str:
+    """One sha256 over the split files, in order: the dataset's identity."""
+    total = hashlib.sha256()
+    for name in SPLITS:
+        with (folder / f"{name}.jsonl").open("rb") as file:
+            for block in iter(lambda: file.read(1 << 20), b""):
+                total.update(block)
+    return total.hexdigest()
+
+
+def summary(dataset: Dataset) -> str:
+    """Rows (and concepts) by category and split, as a text table."""
+    categories = sorted({row.category for rows in dataset.values() for row in rows})
+    lines = [f"{'rows (concepts)':24}" + "".join(f"{name:>16}" for name in dataset)]
+    for category in [*categories, "all"]:
+        cells = ""
+        for rows in dataset.values():
+            chosen = [row for row in rows if category in (row.category, "all")]
+            cells += f"{f'{len(chosen)} ({len({row.concept for row in chosen})})':>16}"
+        lines.append(f"{category:24}{cells}")
+    return "\n".join(lines)
