@@ -56,10 +56,11 @@ def new_file(target: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def new_folder(target: Path, stage: str = "") -> Iterator[Path]:
+def new_folder(target: Path, stage: str = "", keep_equal: bool = False) -> Iterator[Path]:
     """A temporary folder beside `target`; swapped in for it at the end, removed on any failure.
 
-    Only what `check_replaceable` lets pass is ever replaced.
+    Only what `check_replaceable` lets pass is ever replaced.  With `keep_equal` a folder of the same inputs, outputs
+    and settings stays as it is, so that nothing which was made from it counts as out of date.
     """
     target = target.resolve()  # what a link leads to is replaced, not the link
     _sweep(target)
@@ -68,6 +69,8 @@ def new_folder(target: Path, stage: str = "") -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
+        if keep_equal and _is_equal(partial, target):
+            return
         if target.exists():
             os.replace(target, old)
         os.replace(partial, target)
@@ -91,6 +94,16 @@ def check_replaceable(target: Path, stage: str = "") -> None:
         raise UserError(f"{target}: holds other files and no {MANIFEST} of ours; name another folder with --out")
     if stage and maker != stage:
         raise UserError(f"{target}: holds what the stage '{maker}' made; name another folder with --out")
+
+
+def _is_equal(one: Path, other: Path) -> bool:
+    """Whether both manifests say the same, but for time and versions, and `other` is still what its manifest says."""
+    try:
+        tables = [json.loads((folder / MANIFEST).read_text(encoding="utf-8")) for folder in (one, other)]
+        check_outputs(other, tables[1])
+    except (OSError, ValueError, TypeError, KeyError, UserError):
+        return False
+    return all(tables[0].get(key) == tables[1].get(key) for key in ("stage", "inputs", "outputs", "settings", "counts"))
 
 
 def _maker(folder: Path) -> str:

@@ -3,44 +3,127 @@
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from contract.contract import task_path
-from contract.errors import run
-from contract.handover import check_replaceable, new_folder, sha256, write_manifest
-from data_gen.dataset import digest, make_dataset, summary, write_concepts, write_rows, write_task
-from data_gen.facts import fact_files, read_facts
+from contract.contract import Contract, task_path
+from contract.errors import UserError, run
+from contract.handover import check_replaceable
+from data_gen.certificate import check
+from data_gen.dataset import Dataset, Sides, check_splits, concept_groups, make_dataset, summary
+from data_gen.facts import read_facts
 from data_gen.split import split
 from data_gen.task_data import load_task_data
 
+if TYPE_CHECKING:
+    from data_gen.teacher.teach import Taught
+
 SEED = 12  # of the seeds 0 to 99 the one whose splits are the most even over the five categories
+TEACHERS = "ollama:"  # the one kind of teacher there is
 
 
 def main() -> None:
     args = _parser().parse_args()
     started = time.monotonic()
-    if args.out:
-        check_replaceable(Path(args.out), "dataset")
+    _check_arguments(args)
     contract, data, facts_path = load_task_data(args.task)
-    facts = read_facts(facts_path, data.texts())
-    sides = split(facts, args.seed)
-    dataset = make_dataset(contract, data, sides, args.count, args.seed)
+    sides = split(read_facts(facts_path, data.texts()), args.seed)
+    dataset, taught = make_dataset(contract, data, sides, args.count, args.seed), None
+    if args.teacher:
+        dataset, taught = _teach(contract, sides, dataset, args)
+    from data_gen.certify import certify
+
+    certificate = certify(dataset, concept_groups(sides))
+    check(certificate)
     for example in dataset["train"][: args.show]:
         print(f"--- {example.id}\nsystem: {example.system or '(none)'}\nrequest: {example.request}")
         print(f"{example.response}\n")
-    print(summary(dataset))
+    print(f"{summary(dataset)}\n{certificate.line()}")
     if args.out:
-        out = Path(args.out)
-        inputs = {path.name: sha256(path) for path in fact_files(facts_path)}
+        from data_gen.folder import Made, write_folder
+
         settings = {"seed": args.seed, "count": args.count}
-        with new_folder(out, "dataset") as folder:
-            write_rows(folder, dataset)
-            write_concepts(folder, sides)
-            write_task(folder, task_path(args.task), facts_path)
-            counts = {name: len(rows) for name, rows in dataset.items()}
-            write_manifest(folder, "dataset", inputs, settings, counts, started=started)
-        print(f"sha256 {digest(out)}  {out}")
+        made = Made(
+            contract,
+            data,
+            task_path(args.task),
+            facts_path,
+            sides,
+            dataset,
+            certificate,
+            _command(args),
+            settings,
+            taught,
+        )
+        print(f"sha256 {write_folder(Path(args.out), made, started)}  {args.out}")
+        _publish(args)
+
+
+def _check_arguments(args: argparse.Namespace) -> None:
+    """Whatever can be known before the work begins."""
+    wanting = [flag for flag in ("teacher", "save_to_disk", "push") if getattr(args, flag) and not args.out]
+    if wanting:
+        raise UserError(f"--{wanting[0].replace('_', '-')} needs the dataset folder: name one with --out")
+    if args.teacher and not re.fullmatch(f"{TEACHERS}.+", args.teacher):
+        raise UserError(f"--teacher {args.teacher}: wanted ollama:MODEL, such as ollama:qwen2.5:7b")
+    if args.private and not args.push:
+        raise UserError("--private says what --push makes: add --push OWNER/NAME")
+    if args.out:
+        check_replaceable(Path(args.out), "dataset")
+    if args.push or args.save_to_disk:
+        from data_gen.publish import check_push, check_target
+
+        if args.push:
+            check_push(args.push)
+        if args.save_to_disk:
+            check_target(Path(args.out), Path(args.save_to_disk))
+
+
+def _teach(contract: Contract, sides: Sides, dataset: Dataset, args: argparse.Namespace) -> tuple[Dataset, Taught]:
+    """The rows whose records the teacher's model wrote and the checks accepted; the others are left out and listed."""
+    from data_gen.teacher.teach import teach
+
+    facts = {fact.id: fact for members in sides.values() for fact in members}
+    drafts = [(facts[row.id.rpartition("/")[0]], row) for rows in dataset.values() for row in rows]
+    out = Path(args.out)
+    journal = out.with_name(f"{out.name}.teacher.jsonl")
+    taught = teach(
+        contract,
+        drafts,
+        args.teacher.removeprefix(TEACHERS),
+        journal,
+        concurrency=args.concurrency,
+        attempts=args.attempts,
+    )
+    accepted = {row.id: row for row in taught.examples}
+    kept = {name: [accepted[row.id] for row in rows if row.id in accepted] for name, rows in dataset.items()}
+    check_splits(
+        kept, f"after teaching: {len(taught.failed)} of {len(drafts)} rows failed (see {journal}); try a larger model"
+    )
+    return kept, taught
+
+
+def _publish(args: argparse.Namespace) -> None:
+    if args.save_to_disk:
+        from data_gen.publish import save_to_disk
+
+        save_to_disk(Path(args.out), Path(args.save_to_disk))
+        print(f"{args.save_to_disk}: datasets.load_from_disk({args.save_to_disk!r}) reads it")
+    if args.push:
+        from data_gen.publish import push
+
+        print(push(Path(args.out), args.push, args.private))
+
+
+def _command(args: argparse.Namespace) -> str:
+    """How to make the same dataset again."""
+    task = args.task if args.task == Path(args.task).stem else Path(args.task).name
+    parts = ["python -m data_gen", task, f"--seed {args.seed}"]
+    parts += [f"--count {args.count}"] if args.count else []
+    parts += [f"--teacher {args.teacher}"] if args.teacher else []
+    return " ".join([*parts, "--out DIR"])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,12 +133,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--count", type=_positive, help="rows in all (default: four a concept)")
     parser.add_argument("--seed", type=int, default=SEED, help=f"decides splits and wording (default {SEED})")
     parser.add_argument("--show", type=_positive, default=0, metavar="N", help="print N training rows in full")
+    parser.add_argument(
+        "--teacher",
+        default="",
+        metavar="ollama:MODEL",
+        help="let a model of the Ollama at OLLAMA_HOST write the answers",
+    )
+    parser.add_argument("--concurrency", type=_positive, default=4, help="requests to the teacher at once (default 4)")
+    parser.add_argument("--attempts", type=_positive, default=3, help="answers a row before it has failed (default 3)")
+    parser.add_argument("--save-to-disk", metavar="DIR", help="write it as a datasets.DatasetDict too")
+    parser.add_argument("--push", metavar="OWNER/NAME", help="publish the folder on the Hugging Face Hub")
+    parser.add_argument("--private", action="store_true", help="make a repository that --push creates private")
     return parser
 
 
 def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
 
 

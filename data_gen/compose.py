@@ -67,7 +67,7 @@ def rows_each(facts: Sequence[Fact], count: int | None, each: int = ROWS_A_CONCE
 def fact_fields(data: TaskData, fact: Fact) -> dict[str, Any]:
     """What the templates may say of a fact.
 
-    {Name} is the field `name` with its first letter large; {name_mid} is a text as it stands in the middle of a
+    {Name} is the field `name` as it begins a sentence; {name_mid} is a text as it stands in the middle of a
     sentence: its first letter small where that word is an article, or a name of the concept that is written small.
     """
     category = data.category_names.get(fact.category, fact.category.replace("_", " "))
@@ -75,7 +75,7 @@ def fact_fields(data: TaskData, fact: Fact) -> dict[str, Any]:
     listed = {"other_senses": _spoken(fact.other_senses), "keywords": _spoken(fact.keywords)}
     fields = {name: value for name, value in {**fact.texts, **own, **listed}.items() if value}
     texts = {name: value for name, value in fields.items() if isinstance(value, str)}
-    large = {name[:1].upper() + name[1:]: value[:1].upper() + value[1:] for name, value in texts.items()}
+    large = {_large(name): _large(value) for name, value in texts.items()}
     mid = {f"{name}_mid": small for name, value in texts.items() if (small := _mid(value, fact))}
     return fields | large | mid
 
@@ -86,6 +86,16 @@ def _spoken(items: Sequence[str]) -> str:
     ('a, b and c', 'a', '')
     """
     return " and ".join(part for part in (", ".join(items[:-1]), *items[-1:]) if part)
+
+
+def _large(text: str) -> str:
+    """The text as it begins a sentence; a word with capitals inside is spelled as it is.
+
+    >>> _large("acute pain"), _large("hCG stands for")
+    ('Acute pain', 'hCG stands for')
+    """
+    word = text.split(maxsplit=1)[0]
+    return text if word[1:] != word[1:].lower() else text[:1].upper() + text[1:]
 
 
 def _mid(text: str, fact: Fact) -> str:

@@ -1,12 +1,8 @@
-"""Facts of each split -> checked rows -> dataset folder: the split files, the concepts, the task, the manifest."""
+"""Facts of each split -> rows, each proved: its record meets the JSON Schema and its response reads back as it."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from contract.contract import Contract
@@ -29,12 +25,17 @@ def make_dataset(contract: Contract, data: TaskData, sides: Sides, count: int | 
         name: [row for fact in members for row in compose(contract, data, fact, rows[fact.id], seed)]
         for name, members in sides.items()
     }
-    empty = [name for name in SPLITS if not dataset[name]]
-    if empty:
-        cure = "add facts, try another --seed" + (f" or raise --count from {count}" if count else "")
-        raise UserError(f"no row falls into {' and '.join(empty)} of {len(facts)} facts: {cure}")
+    cure = "add facts, try another --seed" + (f" or raise --count from {count}" if count else "")
+    check_splits(dataset, f"of {len(facts)} facts: {cure}")
     check_rows(contract, dataset)
     return dataset
+
+
+def check_splits(dataset: Dataset, cure: str) -> None:
+    """Raises UserError, with the cure, when a split has no row."""
+    empty = [name for name in SPLITS if not dataset[name]]
+    if empty:
+        raise UserError(f"no row falls into {' and '.join(empty)} {cure}")
 
 
 def check_rows(contract: Contract, dataset: Dataset) -> None:
@@ -65,29 +66,6 @@ def _as_read(rows: Iterator[Example]) -> Iterator[dict[str, Any]]:
     return ({**vars(row), "keywords": list(row.keywords)} for row in rows)
 
 
-def write_rows(folder: Path, dataset: Dataset) -> None:
-    """One JSONL file a split."""
-    for name, rows in dataset.items():
-        with (folder / f"{name}.jsonl").open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(row.to_json() + "\n" for row in rows)
-
-
-def write_concepts(folder: Path, sides: Sides) -> None:
-    """concepts.json: the groups of each split with all their names."""
-    text = json.dumps(concept_groups(sides), indent=1, ensure_ascii=False)
-    (folder / "concepts.json").write_text(text + "\n", encoding="utf-8", newline="\n")
-
-
-def write_task(folder: Path, task: Path, facts: Path) -> None:
-    """The task, and beside it the facts' attribution and licences where they have some."""
-    shutil.copyfile(task, folder / "task.toml")
-    beside = facts if facts.is_dir() else facts.parent
-    if (beside / "ATTRIBUTION.md").is_file():
-        shutil.copyfile(beside / "ATTRIBUTION.md", folder / "ATTRIBUTION.md")
-    if (beside / "licences").is_dir():
-        shutil.copytree(beside / "licences", folder / "licences")
-
-
 def concept_groups(sides: Sides) -> dict[str, list[dict[str, Any]]]:
     """The groups of each split with all their names, in order: with them the certificate proves that none leaks."""
     groups: dict[str, dict[str, set[str]]] = {name: {} for name in sides}
@@ -98,16 +76,6 @@ def concept_groups(sides: Sides) -> dict[str, list[dict[str, Any]]]:
         side: [{"group": group, "names": sorted(names)} for group, names in sorted(members.items())]
         for side, members in groups.items()
     }
-
-
-def digest(folder: Path) -> str:
-    """One sha256 over the split files, in order: the dataset's identity."""
-    total = hashlib.sha256()
-    for name in SPLITS:
-        with (folder / f"{name}.jsonl").open("rb") as file:
-            for block in iter(lambda: file.read(1 << 20), b""):
-                total.update(block)
-    return total.hexdigest()
 
 
 def summary(dataset: Dataset) -> str:

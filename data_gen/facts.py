@@ -41,7 +41,7 @@ class Fact:
 
 
 OWN = {f.name for f in dataclasses.fields(Fact) if f.name != "texts"}
-_TEXTS = {"definition", "mechanism", "clinical"}  # known whether a task names them or not
+TEXTS = {"definition", "mechanism", "clinical"}  # known whether a task names them or not
 _Located = tuple[str, Fact]  # file:line of a fact, and the fact
 
 
@@ -60,10 +60,10 @@ def read_facts(path: Path, texts: set[str]) -> list[Fact]:
     for file in fact_files(path):
         for number, row, unreadable in read_lines(file):
             where = f"{file.name}:{number}"
-            found = [unreadable] if unreadable else _row_faults(row, texts)
+            found = [unreadable] if unreadable else row_faults(row, texts)
             faults += [f"{where}: {fault}" for fault in found]
             if not found:
-                located.append((where, _fact(row)))
+                located.append((where, to_fact(row)))
     faults += [*_double_ids(located), *_shared_names(located)]
     if not faults and not located:
         faults = ["holds no fact"]
@@ -72,21 +72,23 @@ def read_facts(path: Path, texts: set[str]) -> list[Fact]:
     return [fact for _, fact in located]
 
 
-def _row_faults(row: Any, texts: set[str]) -> list[str]:
+def row_faults(row: Any, texts: set[str]) -> list[str]:
+    """What keeps a parsed line from being a fact that holds every field in `texts`."""
     if not isinstance(row, dict):
         return ["not a JSON object"]
-    known = OWN | _TEXTS | texts
+    known = OWN | TEXTS | texts
     own = {key: value for key, value in row.items() if key in OWN}
     faults = [unknown_key(key, known) for key in row if key not in known] + table_faults(Fact, own)
     faults += [f"missing key '{key}'" for key in sorted(texts - row.keys())]
-    for key in sorted(row.keys() & (_TEXTS | texts)):
+    for key in sorted(row.keys() & (TEXTS | texts)):
         if not isinstance(row[key], str | list) or not row[key]:
             faults.append(f"'{key}' is {row[key]!r}, wanted text or a list")
     faults += [f"'{key}' is empty" for key in ("id", "category", "concept") if not str(row.get(key, key)).strip()]
     return [fault.replace(" key '", " field '", 1) for fault in faults]
 
 
-def _fact(row: dict[str, Any]) -> Fact:
+def to_fact(row: dict[str, Any]) -> Fact:
+    """The fact of a row without faults."""
     own = {key: tuple(v) if isinstance(v, list) else v for key, v in row.items() if key in OWN}
     return Fact(**own, texts={key: value for key, value in row.items() if key not in OWN})
 

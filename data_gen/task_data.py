@@ -29,6 +29,9 @@ class TaskData:
     sections: dict[str, list[str]]  # section name -> templates (frames); fixed sections need none
     category_names: dict[str, str] = field(default_factory=dict)  # what {category} says, where not the category itself
     system_share: float = 0.5  # of the rows that carry the system prompt; the rest must do without
+    licence: str = "unknown"  # of the texts, as the Hugging Face Hub spells it; for the dataset's card
+    language: str = ""  # of the texts, a code such as en; for the card
+    tags: list[str] = field(default_factory=list)  # for the card
 
     def facts_path(self, task: Path) -> Path:
         return (task.parent / self.facts).resolve()

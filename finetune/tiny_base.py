@@ -58,6 +58,7 @@ def main() -> None:
         print(f"{len(articles)} articles, {len(tokens):,} tokens, {time.monotonic() - started:.0f} s", flush=True)
         model = train(tokens, args.minutes * 60, args.seed)
         save(model, folder)
+        shutil.copyfile(data / "concepts.json", folder / "concepts.json")  # what the base must not know, for the record
         inputs = {NIH_TEXT.name: sha256(NIH_TEXT), "concepts.json": sha256(data / "concepts.json")}
         settings = {"seed": args.seed, "minutes": args.minutes, "shape": SHAPE, "muon_lr": MUON_LR, "adam_lr": ADAM_LR}
         counts = {

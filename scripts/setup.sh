@@ -13,7 +13,7 @@ if [ ! -x "$VENV/bin/python" ]; then
 fi
 "$VENV/bin/python" -m pip install -q --disable-pip-version-check uv
 
-extras=(--extra train --extra export --extra serve --extra eval --extra test)
+extras=(--extra data --extra train --extra export --extra serve --extra eval --extra test)
 if command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; then extras+=(--extra unsloth); fi
 # GGML_NATIVE=ON crashes on Q4_K models where gcc 12 meets a CPU with AMX; the portable build is as fast for our sizes.
 CMAKE_ARGS="${CMAKE_ARGS:--DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF -DLLAMA_OPENSSL=OFF}" \

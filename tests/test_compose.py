@@ -90,6 +90,13 @@ def test_a_text_in_the_middle_of_a_sentence_keeps_its_capitals(concept: str, def
     assert fields.get("definition_mid") == mid and fields["Definition"] == definition
 
 
+def test_a_word_with_capitals_inside_begins_a_sentence_as_it_is() -> None:
+    fields = fact_fields(DATA, Fact("t/hcg", "t", "hCG", texts={"definition": "hCG stands for a hormone."}))
+    assert (
+        fields["Concept"] == "hCG" and fields["Definition"] == fields["definition_mid"] == "hCG stands for a hormone."
+    )
+
+
 def test_a_category_is_called_what_the_task_calls_it() -> None:
     data = TaskData("facts", ["{Category} {category}: {concept}"], SECTIONS, {"terms_of_art": "medical term"})
     assert compose(CONTRACT, data, FACT, 1, 0)[0].request == "Medical term medical term: edema"

@@ -91,11 +91,29 @@ def _kill(process: subprocess.Popen[str]) -> None:
     process.stdout.close()
 
 
+def test_an_equal_folder_stays_where_it_is_when_that_is_wanted(tmp_path: Path) -> None:
+    def make(text: str, keep_equal: bool = True) -> int:
+        with new_folder(tmp_path / "out", keep_equal=keep_equal) as folder:
+            (folder / "data.txt").write_text(text)
+            write_manifest(folder, "dataset", {"fact": "a"}, {"seed": 1}, {}, started=time.monotonic())
+        assert _names(tmp_path) == ["out"]
+        return (tmp_path / "out").stat().st_ino
+
+    first = make("one")
+    assert make("one") == first
+    assert make("one", keep_equal=False) != first
+    second = make("one")
+    assert make("two") != second and (tmp_path / "out/data.txt").read_text() == "two"
+    third = make("two")
+    (tmp_path / "out/data.txt").write_text("changed by hand")
+    assert make("two") != third and (tmp_path / "out/data.txt").read_text() == "two"
+
+
 def test_what_another_stage_made_is_never_replaced(tmp_path: Path) -> None:
     _make(tmp_path / "out")
-    with pytest.raises(UserError, match=r"out: holds what the stage 'dataset' made; name another folder with --out"):
-        with new_folder(tmp_path / "out", "adapter"):
-            pass
+    said = r"out: holds what the stage 'dataset' made; name another folder with --out"
+    with pytest.raises(UserError, match=said), new_folder(tmp_path / "out", "adapter"):
+        pass
     assert (tmp_path / "out/data.txt").read_text() == "one" and _names(tmp_path) == ["out"]
     with new_folder(tmp_path / "out", "dataset"):
         pass

@@ -73,7 +73,7 @@ def test_the_same_seed_gives_the_same_text(articles: list[Article]) -> None:
     assert one == two != other
 
 
-def test_the_shipped_base_was_made_from_this_text_for_these_concepts(dataset: Path) -> None:
+def test_the_shipped_base_was_made_from_this_text_and_kept_every_held_out_concept_out(dataset: Path) -> None:
     from contract.handover import check_outputs, read_manifest, sha256
     from finetune.tiny_text import NIH_TEXT
 
@@ -81,5 +81,7 @@ def test_the_shipped_base_was_made_from_this_text_for_these_concepts(dataset: Pa
     manifest = read_manifest(folder, "base")
     check_outputs(folder, manifest)
     assert manifest["inputs"][NIH_TEXT.name] == sha256(NIH_TEXT)
-    assert manifest["inputs"]["concepts.json"] == sha256(dataset / "concepts.json")
+    assert manifest["inputs"]["concepts.json"] == sha256(folder / "concepts.json")
+    held_out, kept_out = concept_names(dataset)[0], concept_names(folder)[0]
+    assert len(held_out) > 300 and held_out <= kept_out
     assert sum(path.stat().st_size for path in folder.iterdir()) < 10_000_000

@@ -1,0 +1,105 @@
+"""Rows, facts and certificate -> dataset folder: it explains itself, and appears whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from contract.contract import Contract
+from contract.example import SPLITS
+from contract.handover import new_folder, sha256, write_manifest
+from data_gen.certificate import Certificate
+from data_gen.dataset import Dataset, Sides, concept_groups
+from data_gen.facts import fact_files
+from data_gen.task_data import TaskData
+
+if TYPE_CHECKING:
+    from data_gen.teacher.teach import Taught
+
+PACKAGES = ("numpy", "scipy", "datasketch", "textstat", "matplotlib")  # what the folder's figures come from
+
+
+@dataclass(frozen=True)
+class Made:
+    """All that a dataset folder is written from."""
+
+    contract: Contract
+    data: TaskData
+    task: Path
+    facts: Path
+    sides: Sides
+    dataset: Dataset
+    certificate: Certificate
+    command: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    taught: Taught | None = None  # by a model; None: composed from the task's templates
+
+
+def write_folder(out: Path, made: Made, started: float) -> str:
+    """Write the dataset folder, unless one with the same content is there; returns the dataset's sha256.  `started` is a time.monotonic() value."""
+    from data_gen.pictures import pictures
+
+    settings = made.settings | ({"teacher": made.taught.pins | made.taught.counts} if made.taught else {})
+    inputs = {path.name: sha256(path) for path in fact_files(made.facts)}
+    counts = {name: len(rows) for name, rows in made.dataset.items()}
+    with new_folder(out, "dataset", keep_equal=True) as folder:
+        _write_rows(folder, made.dataset)
+        _write_sources(folder, made.task, made.facts)
+        _write(folder / "concepts.json", json.dumps(concept_groups(made.sides), indent=1, ensure_ascii=False) + "\n")
+        _write(folder / "certificate.json", made.certificate.to_json())
+        if made.taught:
+            _write(folder / "failed.jsonl", "".join(row.to_json() + "\n" for row in made.taught.failed))
+        pictures(made.dataset, folder)
+        identity = digest(folder)
+        _write(folder / "README.md", _card(made, identity, (folder / "ATTRIBUTION.md").is_file()))
+        write_manifest(folder, "dataset", inputs, settings, counts, PACKAGES, started)
+    return identity
+
+
+def digest(folder: Path) -> str:
+    """One sha256 over the split files, in order: the dataset's identity."""
+    total = hashlib.sha256()
+    for name in SPLITS:
+        total.update((folder / f"{name}.jsonl").read_bytes())
+    return total.hexdigest()
+
+
+def _write_rows(folder: Path, dataset: Dataset) -> None:
+    for name, rows in dataset.items():
+        with (folder / f"{name}.jsonl").open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(row.to_json() + "\n" for row in rows)
+
+
+def _write_sources(folder: Path, task: Path, facts: Path) -> None:
+    """The task, and the facts' attribution and licences where they have some."""
+    shutil.copyfile(task, folder / "task.toml")
+    beside = facts if facts.is_dir() else facts.parent
+    if (beside / "ATTRIBUTION.md").is_file():
+        shutil.copyfile(beside / "ATTRIBUTION.md", folder / "ATTRIBUTION.md")
+    if (beside / "licences").is_dir():
+        shutil.copytree(beside / "licences", folder / "licences")
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _card(made: Made, identity: str, attribution: bool) -> str:
+    from data_gen.card import card
+
+    facts = [fact for members in made.sides.values() for fact in members]
+    told = {
+        "command": made.command, "task": made.contract.name, "seed": made.settings["seed"], "sha256": identity,
+        "licence": made.data.licence, "language": made.data.language, "tags": made.data.tags, "attribution": attribution,
+    }  # fmt: skip
+    if made.taught:
+        counts = made.taught.counts
+        told["teacher"] = f"{made.taught.pins['model']}, digest {made.taught.pins['digest']}"
+        told["rows asked of it"] = (
+            f"{counts['rows']}: {counts['accepted']} accepted, {counts['failed']} failed (failed.jsonl)"
+        )
+    return card(made.contract, made.dataset, facts, made.certificate.line(), told)

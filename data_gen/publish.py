@@ -1,0 +1,216 @@
+"""A finished dataset folder -> a datasets.DatasetDict on disk, or a dataset repository on the Hugging Face Hub.
+
+python -m data_gen.publish artifacts/terminology/dataset --save-to-disk DIR --push OWNER/NAME --private
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from contract.contract import Contract, load_contract
+from contract.errors import UserError, run
+from contract.example import SPLITS
+from contract.handover import (
+    MANIFEST,
+    Manifest,
+    check_outputs,
+    check_replaceable,
+    new_folder,
+    read_manifest,
+    write_manifest,
+)
+from data_gen.card import Shape, shape
+from data_gen.folder import digest
+
+if TYPE_CHECKING:
+    import datasets
+
+STAGE = "save_to_disk"  # of the folder that save_to_disk makes
+CERTIFICATE = "certificate.json"
+
+
+def main() -> None:
+    args = _parser().parse_args()
+    folder = Path(args.folder)
+    if args.private and not args.push:
+        raise UserError("--private says what --push makes: add --push OWNER/NAME")
+    if not args.save_to_disk and not args.push:
+        raise UserError("nothing to do: name a folder with --save-to-disk, or a repository with --push")
+    check_finished(folder)
+    if args.push:
+        check_push(args.push)
+    if args.save_to_disk:
+        save_to_disk(folder, Path(args.save_to_disk))
+        print(f"{args.save_to_disk}: datasets.load_from_disk({args.save_to_disk!r}) reads it")
+    if args.push:
+        for name in left_out(folder):
+            print(f"left out, as {MANIFEST} does not name it: {name}")
+        print(push(folder, args.push, args.private))
+
+
+def check_finished(folder: Path) -> Manifest:
+    """The folder's manifest.  Raises UserError unless every file is as data_gen wrote it and the split is certified."""
+    manifest = read_manifest(folder, "dataset")
+    check_outputs(folder, manifest)
+    wanted = {CERTIFICATE, "README.md", "task.toml", *(f"{name}.jsonl" for name in SPLITS)}
+    missing = wanted - manifest["outputs"].keys()
+    if missing:
+        raise UserError(f"{folder}: without {', '.join(sorted(missing))}: make the dataset again, then publish it")
+    return manifest
+
+
+def left_out(folder: Path) -> list[str]:
+    """The files below the folder that its manifest does not name: they are never published."""
+    named = {MANIFEST, *read_manifest(folder, "dataset")["outputs"]}
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    return sorted(found - named)
+
+
+def features(contract: Contract) -> datasets.Features:
+    """The columns' types: text, but for keywords (a list) and the record (a struct by the kinds of the sections).
+
+    Categories and choices stay text, as `load_dataset("json")` reads them, and are no ClassLabel.
+    """
+    import datasets
+
+    def typed(of: Shape) -> Any:
+        if isinstance(of, dict):
+            return {name: typed(inner) for name, inner in of.items()}
+        return datasets.List(typed(of[0])) if isinstance(of, list) else datasets.Value(of)
+
+    return datasets.Features(typed(shape(contract)))
+
+
+def save_to_disk(folder: Path, target: Path) -> None:
+    """Write `datasets.load_from_disk(target)`, with card, licences and a manifest of its own beside the tables.
+
+    The target appears whole or not at all; a second run replaces what the first one made, and nothing else.
+    """
+    import datasets
+
+    started = time.monotonic()
+    manifest = check_finished(folder)
+    check_target(folder, target)
+    typed = features(load_contract(folder / "task.toml"))
+    _bars_on_a_terminal_alone(datasets)
+    files = {name: str(folder / f"{name}.jsonl") for name in SPLITS}
+    with (
+        new_folder(target, STAGE) as partial,
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache,
+    ):  # from disk to disk: any size
+        tables = datasets.DatasetDict.from_json(files, features=typed, cache_dir=cache)
+        tables.save_to_disk(partial)
+        for name in manifest["outputs"].keys() - {f"{split}.jsonl" for split in SPLITS}:
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / name, partial / name)
+        counts = {name: len(table) for name, table in tables.items()}
+        write_manifest(partial, STAGE, {"dataset": digest(folder)}, {}, counts, ("datasets",), started)
+
+
+def check_target(folder: Path, target: Path) -> None:
+    """Raises UserError when save_to_disk would replace anything but what it made before."""
+    here, there = folder.resolve(), target.resolve()
+    if here == there or here in there.parents or there in here.parents:
+        raise UserError(f"{target}: is, holds or stands in the dataset folder {folder}; name another folder")
+    check_replaceable(target, STAGE)
+
+
+def push(folder: Path, repo: str, private: bool = False) -> str:
+    """Publish the folder as dataset repository `repo` (NAME or OWNER/NAME) in one commit; the commit's address.
+
+    All files that the manifest names go there, and the manifest; other files in the repository stay.  The token is
+    huggingface_hub's own business (HF_TOKEN or `hf auth login`), and so is the address (HF_ENDPOINT).
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi, utils
+
+    manifest = check_finished(folder)
+    check_push(repo)
+    # Not upload_folder: where it may, that parts a folder into several commits, and a failure then leaves half of it.
+    files = [CommitOperationAdd(name, folder / name) for name in sorted([MANIFEST, *manifest["outputs"]])]
+    message = f"Dataset with sha256 {digest(folder)}"
+    api = HfApi()
+    _bars_on_a_terminal_alone(utils)
+    with _hub_errors(repo, api.endpoint):
+        made = api.create_repo(repo, repo_type="dataset", private=private or None, exist_ok=True).repo_id
+        if private and not api.dataset_info(made).private:
+            raise UserError(f"{made}: is a public repository already; make it private in its settings, or name another")
+        commit = api.create_commit(made, files, commit_message=message, repo_type="dataset")
+    return str(commit.commit_url)
+
+
+def check_push(repo: str) -> None:
+    """Raises UserError when the name cannot be a repository's, or no token that can be sent is there."""
+    from huggingface_hub import get_token
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise UserError(f"{repo!r} is no repository's name, wanted NAME or OWNER/NAME: {error}") from None
+    token = get_token()
+    if not token:
+        raise UserError("no Hugging Face token: `hf auth login`, or set HF_TOKEN to a token that may write")
+    if not re.fullmatch("[!-~]+", token):  # httpx would refuse it, and print it
+        raise UserError("the Hugging Face token holds a blank or a letter that no token has; set HF_TOKEN anew")
+
+
+@contextlib.contextmanager
+def _hub_errors(repo: str, endpoint: str) -> Iterator[None]:
+    """What goes wrong on the way to the Hub, in one line with what would do."""
+    import httpx
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    try:
+        yield
+    except HfHubHTTPError as error:
+        status, said = error.response.status_code, error.server_message or error.response.reason_phrase
+        raise UserError(f"{repo}: not published: {endpoint} answers {status} ({said}): {_cure(status, repo)}") from None
+    except OfflineModeIsEnabled:
+        raise UserError(f"{repo}: not published: HF_HUB_OFFLINE is set; unset it") from None
+    except httpx.TransportError as error:
+        cure = "look at the network, and at HF_ENDPOINT if it is set"
+        raise UserError(
+            f"{repo}: not published: no answer from {endpoint} ({str(error) or type(error).__name__}): {cure}"
+        ) from None
+    except (RuntimeError, ValueError) as error:  # of a large file's upload, or the Hub's own word on the card
+        raise UserError(f"{repo}: not published: {error} {error.__cause__ or ''}") from None
+
+
+def _cure(status: int, repo: str) -> str:
+    owner = repo.partition("/")[0] if "/" in repo else "you"
+    if status == 401:
+        return "the token is not valid; `hf auth login` with a new one, or set HF_TOKEN"
+    if status in (403, 404):
+        return f"the token may not write there; take one that may write for {owner}, or name a repository of your own"
+    return "try again later" if status in (409, 412, 429) or status >= 500 else "mend what the answer names"
+
+
+def _bars_on_a_terminal_alone(library: Any) -> None:
+    """No progress bars into files and pipes."""
+    if not sys.stderr.isatty():
+        library.disable_progress_bars()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_gen.publish", description="Publish a finished dataset folder."
+    )
+    parser.add_argument("folder", help="what `python -m data_gen TASK --out` made")
+    parser.add_argument("--save-to-disk", metavar="DIR", help="write it for datasets.load_from_disk")
+    parser.add_argument("--push", metavar="REPO", help="publish it on the Hugging Face Hub as OWNER/NAME")
+    parser.add_argument("--private", action="store_true", help="make the repository a private one")
+    return parser
+
+
+if __name__ == "__main__":
+    run(main)
