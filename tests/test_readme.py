@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from data_gen.lint import ANY_FACT, TEACHING_FACT
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -52,6 +53,16 @@ def test_named_files_exist() -> None:
         r"`((?:[\w-]+/)+[\w.-]+\.(?:py|toml|sh|md|jsonl))`", README
     )
     assert named and [path for path in named if not (ROOT / path).exists() and not path.startswith("artifacts/")] == []
+
+
+def test_the_counts_of_the_facts_are_theirs() -> None:
+    facts = [json.loads(line) for path in (ROOT / "data_gen/facts").glob("*.jsonl") for line in path.open()]
+    unsourced = sum(not fact["sources"] for fact in facts)
+    assert f"{len(facts)} facts in five categories" in README
+    assert re.search(rf"{unsourced} of them rest on\s+general knowledge, {len(facts) - unsourced} name", README)
+    assert not any(fact["reviewed"] for fact in facts) and "No fact has been reviewed by a clinician" in README
+    rules = len(ANY_FACT) + len(TEACHING_FACT)
+    assert f"against {rules} rules" in README
 
 
 def test_the_task_that_the_readme_shows_makes_a_dataset(tmp_path: Path) -> None:
