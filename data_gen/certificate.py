@@ -68,8 +68,8 @@ class Certificate:
         compared = (
             f"{self.concepts:,} concepts' {self.names:,} names, {self.rows:,} requests and {self.rows:,} responses"
         )
-        closest = [f"; closest {_closeness(check, check.closest)}" for check in self.checks if check.closest]
-        return f"leak certificate: clean: {compared}{''.join(closest)}"
+        closest = [_closeness(check, check.measure) for check in self.checks if check.measure and check.compared]
+        return "; ".join([f"leak certificate: clean: {compared}", *closest])
 
 
 def check(certificate: Certificate) -> None:
@@ -78,10 +78,12 @@ def check(certificate: Certificate) -> None:
         raise UserError(f"{certificate.line()}; give what is one concept one group (same_as), or change these rows")
 
 
-def _closeness(check: Check, closest: Closest) -> str:
-    limit = f"limit {check.measure.limit}" if check.measure else ""
-    limit += "" if closest.counts else " but for two concepts' own names, as these are"
-    return f"{check.name.removeprefix('near ')} {closest.similarity:.2f} ({limit}): {listed(closest.rows)}"
+def _closeness(check: Check, measure: Measure) -> str:
+    name, closest = check.name.removeprefix("near "), check.closest
+    if closest is None:
+        return f"no two {name} have enough in common to be compared"
+    limit = f"limit {measure.limit}" + ("" if closest.counts else " but for two concepts' own names, as these are")
+    return f"closest {name} {closest.similarity:.2f} ({limit}): {listed(closest.rows)}"
 
 
 def listed(rows: Sequence[Row]) -> str:

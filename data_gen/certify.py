@@ -59,7 +59,7 @@ def certify(rows: Mapping[str, Sequence[Example]], concepts: Mapping[str, Sequen
         _checked("names", written, _shared_names(names, requests)),
         _checked("concepts", count, [*_strange_concepts(rows, names), *_strange_requests(asks, names)]),
         _same("request", requests),
-        _same("response", responses),
+        _same("response", responses, RESPONSES.everywhere),
         _near("requests", short, REQUESTS),
         _near("long requests", wordings(long), LONG_REQUESTS),
         _near("responses", wordings(responses), RESPONSES),
@@ -107,13 +107,20 @@ def _strange_requests(asks: Mapping[Text, Sequence[Said]], names: Names) -> Iter
                 yield Leak(f"{listed(rows)}: '{rows[0].text}' asks for a name of {known}", tuple(rows))
 
 
-def _same(name: str, texts: Sequence[Said]) -> Check:
-    """Texts that are equal but for case, blanks and punctuation."""
+def _same(name: str, texts: Sequence[Said], everywhere: float = 1.0) -> Check:
+    """Texts that are equal but for case, blanks and punctuation.
+
+    What more than the share `everywhere` of the groups says, and more than two, is no leak: a label such as "yes".
+    """
+    groups: dict[str, set[str]] = {}
+    for text in texts:
+        groups.setdefault(_plain(text), set()).add(text.group)
+    most = max(2.0, everywhere * len({text.group for text in texts}))
     first: dict[str, Said] = {}
     leaks = []
     for text in texts:
         other = first.setdefault(_plain(text), text)
-        if other.split != text.split:
+        if other.split != text.split and len(groups[_plain(text)]) <= most:
             rows = [*_rows(other), *_rows(text)]
             leaks.append(Leak(f"one {name} in {listed(rows)}: '{rows[-1].text}'", tuple(rows)))
     return _checked(f"same {name}s", len(texts), leaks)

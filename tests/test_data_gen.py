@@ -203,6 +203,18 @@ def test_a_users_own_task_needs_no_python(own: Path, tmp_path: Path) -> None:
     assert first.response == f"What: {first.concept.capitalize()} is a thing.\nSigns:\n- one\n- two\nSure: yes"
 
 
+def test_a_task_of_labels_alone_has_no_leak(tmp_path: Path) -> None:
+    start, end = TASK.index("[[section]]"), TASK.index('[[section]]\nname = "sure"')
+    text = (TASK[:start] + TASK[end:]).replace('what = ["{Concept} is {what}"]\nsigns = ["{signs}"]\n', "")
+    (tmp_path / "labels.toml").write_text(text)
+    add(
+        tmp_path / "labels.toml",
+        *({"id": f"t/{n}", "category": "t", "concept": f"thing {n}", "sure": "yes"} for n in range(60)),
+    )
+    result = run(tmp_path / "labels.toml", "--out", tmp_path / "d")
+    assert result.returncode == 0 and "leak certificate: clean" in result.stdout, result.stderr
+
+
 def refused(result: subprocess.CompletedProcess[str], said: str) -> None:
     assert result.returncode == 1 and said in result.stderr, result.stderr
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1 and result.stdout == ""
