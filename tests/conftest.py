@@ -17,9 +17,11 @@ import pytest
 from contract.base import load_base
 from contract.base_folder import base_digest
 from contract.handover import write_manifest
+from finetune.cpu import prepare_cpu
 from finetune.tiny_base import tokenizer_config
 
 ROOT = Path(__file__).parent.parent
+prepare_cpu()  # tests and the processes they start import torch later
 
 
 @pytest.fixture(scope="session")
