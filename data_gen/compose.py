@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,10 +70,11 @@ def fact_fields(data: TaskData, fact: Fact) -> dict[str, Any]:
 
     {Name} is the field `name` as it begins a sentence; {name_mid} is a text as it stands in the middle of a
     sentence: its first letter small where that word is an article, or a name of the concept that is written small.
+    {a_concept} is the concept with the article that one of its texts begins with: a kidney, the skin, edema.
     """
     category = data.category_names.get(fact.category, fact.category.replace("_", " "))
-    own = {"concept": fact.concept, "category": category, "expansion": fact.expansion}
-    listed = {"other_senses": _spoken(fact.other_senses), "keywords": _spoken(fact.keywords)}
+    own = {"concept": fact.concept, "a_concept": _with_article(fact), "category": category, "expansion": fact.expansion}
+    listed = {"other_senses": _spoken(fact.other_senses, "or"), "keywords": _spoken(fact.keywords, "and")}
     fields = {name: value for name, value in {**fact.texts, **own, **listed}.items() if value}
     texts = {name: value for name, value in fields.items() if isinstance(value, str)}
     large = {_large(name): _large(value) for name, value in texts.items()}
@@ -80,12 +82,19 @@ def fact_fields(data: TaskData, fact: Fact) -> dict[str, Any]:
     return fields | large | mid
 
 
-def _spoken(items: Sequence[str]) -> str:
+def _with_article(fact: Fact) -> str:
+    begins = re.compile(rf"(an?|the) {re.escape(fact.concept)}\b", re.IGNORECASE)
+    found = (begins.match(text) for text in fact.texts.values() if isinstance(text, str))
+    article = next((match[1].lower() + " " for match in found if match), "")
+    return article + fact.concept
+
+
+def _spoken(items: Sequence[str], last: str) -> str:
     """
-    >>> _spoken(["a", "b", "c"]), _spoken(["a"]), _spoken([])
-    ('a, b and c', 'a', '')
+    >>> _spoken(["a", "b", "c"], "and"), _spoken(["a", "b"], "or"), _spoken(["a"], "or"), _spoken([], "or")
+    ('a, b and c', 'a or b', 'a', '')
     """
-    return " and ".join(part for part in (", ".join(items[:-1]), *items[-1:]) if part)
+    return f" {last} ".join(part for part in (", ".join(items[:-1]), *items[-1:]) if part)
 
 
 def _large(text: str) -> str:

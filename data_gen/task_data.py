@@ -15,8 +15,8 @@ from contract.kinds import Fixed
 from contract.toml_file import fill, read_toml
 from data_gen.facts import OWN
 
-# What a template may name beside the fact's texts; of these only the first two are there in every fact.
-_NAMED = {"concept", "category", "expansion", "other_senses", "keywords"}
+# What a template may name beside the fact's texts; of these the first three are there for every fact.
+_NAMED = {"concept", "a_concept", "category", "expansion", "other_senses", "keywords"}
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def test_an_ambiguous_abbreviation_tells_its_other_senses_in_every_row() -> None
     data = TaskData("facts", DATA.requests, sections)
     fact = Fact("terms/ed", "terms", "ED", other_senses=("one", "two", "three"), texts=FACT.texts)
     rows = [row for seed in range(9) for row in compose(CONTRACT, data, fact, 3, seed)]
-    assert {row.record["definition"] for row in rows} == {f"{WORDS} ED also means one, two and three."}
+    assert {row.record["definition"] for row in rows} == {f"{WORDS} ED also means one, two or three."}
     assert {row.record["definition"] for row in compose(CONTRACT, data, FACT, 3, 0)} == {WORDS}
 
 
@@ -88,6 +88,19 @@ def test_an_ambiguous_abbreviation_tells_its_other_senses_in_every_row() -> None
 def test_a_text_in_the_middle_of_a_sentence_keeps_its_capitals(concept: str, definition: str, mid: str | None) -> None:
     fields = fact_fields(DATA, Fact("t/x", "t", concept, texts={"definition": definition}))
     assert fields.get("definition_mid") == mid and fields["Definition"] == definition
+
+
+@pytest.mark.parametrize(
+    ("definition", "said"),
+    [
+        ("An edema is x.", "an edema"),
+        ("The edema is x.", "the edema"),
+        ("Edema is x.", "edema"),
+        ("A edematous x", "edema"),
+    ],
+)
+def test_a_concept_is_asked_for_with_the_article_of_its_definition(definition: str, said: str) -> None:
+    assert fact_fields(DATA, Fact("t/x", "t", "edema", texts={"definition": definition}))["a_concept"] == said
 
 
 def test_a_word_with_capitals_inside_begins_a_sentence_as_it_is() -> None:
@@ -218,7 +231,7 @@ BAD = [
         [
             "no template can name 'id'",
             "no template can name 'sources'",
-            "concept, expansion, keywords, other_senses or texts",
+            "a_concept, category, concept, expansion, keywords, other_senses or texts",
         ],
     ),
 ]

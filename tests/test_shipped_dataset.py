@@ -16,7 +16,7 @@ from data_gen.folder import digest
 from tests.conftest import ROOT
 
 # The identity of the shipped dataset.  Whoever changes facts, requests or frames on purpose renews it.
-SHIPPED = "b25644d625066b9ca17aed5bfdbea9db9726f73f686454d24b20c4c3640d4bd9"
+SHIPPED = "316ac47ec7a117762f06a22c61e8a77bd9ac3b93b20012060932fd4fbf891768"
 
 
 @pytest.fixture(scope="module")
