@@ -6,6 +6,7 @@ Everything else is a bug and keeps its traceback.
 from __future__ import annotations
 
 import difflib
+import io
 import sys
 from collections.abc import Callable, Iterable
 
@@ -38,6 +39,9 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
 
 def run(main: Callable[[], int | None]) -> None:
     """Run a stage's main as a process: exit 1 with one line on a `UserError`, 130 on Ctrl-C, else main's own code."""
+    for stream in (sys.stdout, sys.stderr):  # what a terminal's encoding cannot say is spelled out
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = main() or 0
     except SystemExit as stop:  # argparse ends with 2, which here means that a measurement misses its gate

@@ -78,7 +78,7 @@ def row_faults(contract: Contract, rows: Iterable[dict[str, Any]]) -> Iterator[s
 def read_lines(path: Path) -> Iterator[tuple[int, Any, str]]:
     """Number, value and fault ("" for none) of each line of a JSONL file.  Raises UserError when it is no text file."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines would cut texts at U+2028 and its like
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines would cut texts at U+2028 and its like
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}; save it as UTF-8") from None
     for number, line in enumerate(lines[:-1] if lines[-1] == "" else lines, 1):

@@ -83,7 +83,7 @@ def new_folder(target: Path, stage: str = "", keep_equal: bool = False) -> Itera
 
 def check_replaceable(target: Path, stage: str = "") -> None:
     """Raises UserError when `target` is a file, this very folder, or holds what no stage, or another one, made."""
-    if target.is_file():
+    if target.exists() and not target.is_dir():
         raise UserError(f"{target}: is a file; name a folder with --out")
     if target.resolve() in (Path.cwd(), *Path.cwd().parents):
         raise UserError(f"{target}: the folder you are in, or one above it; name another folder with --out")
@@ -94,6 +94,22 @@ def check_replaceable(target: Path, stage: str = "") -> None:
         raise UserError(f"{target}: holds other files and no {MANIFEST} of ours; name another folder with --out")
     if stage and maker != stage:
         raise UserError(f"{target}: holds what the stage '{maker}' made; name another folder with --out")
+    others = _others(target)
+    if others:
+        shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        raise UserError(
+            f"{target}: holds files that no stage of ours wrote ({shown}): move them, or name another --out"
+        )
+
+
+def _others(folder: Path) -> list[str]:
+    """The files of a folder that its manifest does not name; hidden ones and a run's checkpoints do not count."""
+    try:
+        named = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["outputs"].keys()
+    except (KeyError, AttributeError):
+        return []
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
+    return sorted(name for name in found - named if not re.match(r"checkpoints/|(.*/)?\.", name))
 
 
 def _is_equal(one: Path, other: Path) -> bool:

@@ -16,10 +16,10 @@ T = TypeVar("T")
 def read_toml(path: Path) -> dict[str, Any]:
     """The parsed file.  Raises UserError when it is missing or is no TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, brackets nested as deep
         raise UserError(f"{path}: not valid TOML: {error}") from None
 
 

@@ -33,9 +33,9 @@ def main() -> None:
     dataset, taught = make_dataset(contract, data, sides, args.count, args.seed), None
     if args.teacher:
         dataset, taught = _teach(contract, sides, dataset, args)
-    from data_gen.certify import certify
+    from data_gen.certify import certify, label_sections
 
-    certificate = certify(dataset, concept_groups(sides))
+    certificate = certify(dataset, concept_groups(sides), label_sections(contract))
     check(certificate)
     for example in dataset["train"][: args.show]:
         print(f"--- {example.id}\nsystem: {example.system or '(none)'}\nrequest: {example.request}")
@@ -63,6 +63,9 @@ def main() -> None:
 
 def _check_arguments(args: argparse.Namespace) -> None:
     """Whatever can be known before the work begins."""
+    empty = [flag for flag in ("out", "teacher", "save_to_disk", "push") if getattr(args, flag) == ""]
+    if empty:
+        raise UserError(f"--{empty[0].replace('_', '-')} is empty: is a variable of the shell unset?")
     wanting = [flag for flag in ("teacher", "save_to_disk", "push") if getattr(args, flag) and not args.out]
     if wanting:
         raise UserError(f"--{wanting[0].replace('_', '-')} needs the dataset folder: name one with --out")
@@ -122,7 +125,7 @@ def _command(args: argparse.Namespace) -> str:
     task = args.task if args.task == Path(args.task).stem else Path(args.task).name
     parts = ["python -m data_gen", task, f"--seed {args.seed}"]
     parts += [f"--count {args.count}"] if args.count else []
-    parts += [f"--teacher {args.teacher}"] if args.teacher else []
+    parts += [f"--teacher {args.teacher} --attempts {args.attempts}"] if args.teacher else []
     return " ".join([*parts, "--out DIR"])
 
 
@@ -135,7 +138,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--show", type=_positive, default=0, metavar="N", help="print N training rows in full")
     parser.add_argument(
         "--teacher",
-        default="",
         metavar="ollama:MODEL",
         help="let a model of the Ollama at OLLAMA_HOST write the answers",
     )

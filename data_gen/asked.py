@@ -36,7 +36,7 @@ class Names(NamedTuple):
 
     def group(self, split: str, concept: str) -> str:
         """The group of a concept; one of its own where the split has none of that name."""
-        holder = self.holders.get(name_key(concept), {}).get(split)
+        holder = self.holders.get(name_key(concept) or concept, {}).get(split)
         return holder[0] if holder else f"{concept} (in no group)"
 
 

@@ -20,7 +20,13 @@ from data_gen.facts import Fact
 
 TEMPLATE = "card.md.jinja"
 SCORED = 2000  # texts at most that readability is measured on: half a millisecond each
-MADE = {"licence": "unknown", "language": "", "tags": [], "attribution": False}  # what `made` may leave out
+MADE = {
+    "licence": "unknown",
+    "language": "",
+    "tags": [],
+    "attribution": False,
+    "teacher": "",
+}  # what `made` may leave out
 _SIZES = (1_000, 10_000, 100_000, 1_000_000)  # the bounds of the Hub's size categories
 _STYLE = re.compile(r"(\w+)-\d+")  # the last part of a row's id: style-number
 Shape = str | list[Any] | dict[str, Any]  # of a value: a dtype, [of the elements], {field: of its value}

@@ -16,10 +16,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from contract.contract import load_contract
+from contract.contract import Contract, load_contract
 from contract.errors import UserError, run
 from contract.example import SPLITS, Example, read_splits
 from contract.handover import check_outputs, read_manifest
+from contract.kinds import Choice, Fixed
 from data_gen.asked import Names, Said, asked, read_names, said, wordings
 from data_gen.certificate import Certificate, Check, Closest, Leak, Row, check, listed
 from data_gen.near import Measure, Text, near_pairs, similarity
@@ -46,8 +47,15 @@ _LISTED = 100  # leaks of each check that the certificate lists; all are counted
 _TEXT = 80  # letters of a text that are shown
 
 
-def certify(rows: Mapping[str, Sequence[Example]], concepts: Mapping[str, Sequence[Mapping[str, Any]]]) -> Certificate:
-    """Compare the splits.  `concepts` is the content of concepts.json: split -> [{group, names}]."""
+def certify(
+    rows: Mapping[str, Sequence[Example]],
+    concepts: Mapping[str, Sequence[Mapping[str, Any]]],
+    labels: frozenset[str] = frozenset(),
+) -> Certificate:
+    """Compare the splits.  `concepts` is the content of concepts.json: split -> [{group, names}].
+
+    `labels` are sections of few possible values: a response of such sections alone may stand in every split.
+    """
     names = read_names(concepts)
     count = sum(map(len, rows.values()))
     written = sum(len(entry["names"]) for groups in concepts.values() for entry in groups)
@@ -59,7 +67,7 @@ def certify(rows: Mapping[str, Sequence[Example]], concepts: Mapping[str, Sequen
         _checked("names", written, _shared_names(names, requests)),
         _checked("concepts", count, [*_strange_concepts(rows, names), *_strange_requests(asks, names)]),
         _same("request", requests),
-        _same("response", responses, RESPONSES.everywhere),
+        _same("response", responses, _labelled(rows, labels)),
         _near("requests", short, REQUESTS),
         _near("long requests", wordings(long), LONG_REQUESTS),
         _near("responses", wordings(responses), RESPONSES),
@@ -90,7 +98,7 @@ def _strange_concepts(rows: Mapping[str, Sequence[Example]], names: Names) -> It
     """Rows whose concept is no name of a group of their split."""
     for split in (split for split in SPLITS if split in rows):
         for row in sorted(rows[split], key=lambda row: row.id):
-            holders = names.holders.get(name_key(row.concept), {})
+            holders = names.holders.get(name_key(row.concept) or row.concept, {})
             if split not in holders:
                 known = f"a name of {' and '.join(sorted(holders))}" if holders else "no name of any group"
                 strange = Row(split, row.id, _shown(row.request))
@@ -107,20 +115,23 @@ def _strange_requests(asks: Mapping[Text, Sequence[Said]], names: Names) -> Iter
                 yield Leak(f"{listed(rows)}: '{rows[0].text}' asks for a name of {known}", tuple(rows))
 
 
-def _same(name: str, texts: Sequence[Said], everywhere: float = 1.0) -> Check:
-    """Texts that are equal but for case, blanks and punctuation.
+def label_sections(contract: Contract) -> frozenset[str]:
+    """The sections whose values are fixed or chosen from a few."""
+    return frozenset(section.name for section in contract.sections if isinstance(section.kind, Choice | Fixed))
 
-    What more than the share `everywhere` of the groups says, and more than two, is no leak: a label such as "yes".
-    """
-    groups: dict[str, set[str]] = {}
-    for text in texts:
-        groups.setdefault(_plain(text), set()).add(text.group)
-    most = max(2.0, everywhere * len({text.group for text in texts}))
+
+def _labelled(rows: Mapping[str, Sequence[Example]], labels: frozenset[str]) -> frozenset[str]:
+    """The responses that hold nothing but labels."""
+    return frozenset(row.response for members in rows.values() for row in members if row.record.keys() <= labels)
+
+
+def _same(name: str, texts: Sequence[Said], labelled: frozenset[str] = frozenset()) -> Check:
+    """Texts that are equal but for case, blanks and punctuation; those in `labelled` may be."""
     first: dict[str, Said] = {}
     leaks = []
     for text in texts:
         other = first.setdefault(_plain(text), text)
-        if other.split != text.split and len(groups[_plain(text)]) <= most:
+        if other.split != text.split and text.text not in labelled:
             rows = [*_rows(other), *_rows(text)]
             leaks.append(Leak(f"one {name} in {listed(rows)}: '{rows[-1].text}'", tuple(rows)))
     return _checked(f"same {name}s", len(texts), leaks)
@@ -178,13 +189,19 @@ def main() -> None:
     args = _parser().parse_args()
     folder = Path(args.folder)
     check_outputs(folder, read_manifest(folder, "dataset"))
-    rows = read_splits(folder, load_contract(folder / "task.toml"))
-    certificate = certify(rows, _read_concepts(folder / "concepts.json"))
+    certificate = certify_folder(folder)
     if args.json:
         print(certificate.to_json(), end="")
     check(certificate)
     if not args.json:
         print(certificate.line())
+
+
+def certify_folder(folder: Path) -> Certificate:
+    """The certificate of a dataset folder's files, anew."""
+    contract = load_contract(folder / "task.toml")
+    concepts = _read_concepts(folder / "concepts.json")
+    return certify(read_splits(folder, contract), concepts, label_sections(contract))
 
 
 def _read_concepts(path: Path) -> dict[str, list[dict[str, Any]]]:

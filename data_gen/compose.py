@@ -103,7 +103,7 @@ def _large(text: str) -> str:
     >>> _large("acute pain"), _large("hCG stands for")
     ('Acute pain', 'hCG stands for')
     """
-    word = text.split(maxsplit=1)[0]
+    word = text.split(maxsplit=1)[0] if text.strip() else ""
     return text if word[1:] != word[1:].lower() else text[:1].upper() + text[1:]
 
 
@@ -171,6 +171,8 @@ def _example(
     carries = draw(seed, "system", name) / 2**64 < data.system_share
     system = contract.system_prompt() if carries else ""
     request = render(asked.template, fields)
+    if not isinstance(request, str):
+        raise UserError(f"template {asked.template!r}: is a list alone, and a request is a text")
     return Example(name, fact.concept, fact.category, request, system, record, response, fact.keywords)
 
 

@@ -47,7 +47,7 @@ _Located = tuple[str, Fact]  # file:line of a fact, and the fact
 
 def fact_files(path: Path) -> list[Path]:
     """The JSONL files of a file's or folder's path, in order of their names."""
-    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    files = sorted(p for p in path.glob("[!.]*.jsonl") if p.is_file()) if path.is_dir() else [path]
     if not files or not all(file.is_file() for file in files):
         raise UserError(f"{path}: no facts there (wanted a .jsonl file, or a folder of them)")
     return files
@@ -81,10 +81,19 @@ def row_faults(row: Any, texts: set[str]) -> list[str]:
     faults = [unknown_key(key, known) for key in row if key not in known] + table_faults(Fact, own)
     faults += [f"missing key '{key}'" for key in sorted(texts - row.keys())]
     for key in sorted(row.keys() & (TEXTS | texts)):
-        if not isinstance(row[key], str | list) or not row[key]:
+        if not isinstance(row[key], str | list) or not row[key] or (isinstance(row[key], str) and not row[key].strip()):
             faults.append(f"'{key}' is {row[key]!r}, wanted text or a list")
     faults += [f"'{key}' is empty" for key in ("id", "category", "concept") if not str(row.get(key, key)).strip()]
+    named = [("expansion", row.get("expansion")), ("same_as", row.get("same_as"))]
+    named += [(key, one) for key in ("aliases", "other_senses", "keywords") for one in _listed(row.get(key))]
+    faults += [
+        f"'{key}' holds a blank text" for key, text in named if isinstance(text, str) and text and not text.strip()
+    ]
     return [fault.replace(" key '", " field '", 1) for fault in faults]
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def to_fact(row: dict[str, Any]) -> Fact:

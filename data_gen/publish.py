@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from contract.contract import Contract, load_contract
 from contract.errors import UserError, run
-from contract.example import SPLITS
+from contract.example import SPLITS, read_lines
 from contract.handover import (
     MANIFEST,
     Manifest,
@@ -29,6 +29,8 @@ from contract.handover import (
     write_manifest,
 )
 from data_gen.card import Shape, shape
+from data_gen.certificate import check
+from data_gen.certify import certify_folder
 from data_gen.folder import digest
 
 if TYPE_CHECKING:
@@ -58,13 +60,20 @@ def main() -> None:
 
 
 def check_finished(folder: Path) -> Manifest:
-    """The folder's manifest.  Raises UserError unless every file is as data_gen wrote it and the split is certified."""
+    """The folder's manifest.  Raises UserError unless every file is as data_gen wrote it and the splits do not meet.
+
+    The certificate is made anew: what a manifest says can be edited.
+    """
     manifest = read_manifest(folder, "dataset")
     check_outputs(folder, manifest)
-    wanted = {CERTIFICATE, "README.md", "task.toml", *(f"{name}.jsonl" for name in SPLITS)}
+    wanted = {CERTIFICATE, "README.md", "task.toml", "concepts.json", *(f"{name}.jsonl" for name in SPLITS)}
     missing = wanted - manifest["outputs"].keys()
     if missing:
         raise UserError(f"{folder}: without {', '.join(sorted(missing))}: make the dataset again, then publish it")
+    certificate = certify_folder(folder)
+    check(certificate)
+    if certificate.to_json() != (folder / CERTIFICATE).read_text(encoding="utf-8"):
+        raise UserError(f"{folder / CERTIFICATE}: not the certificate of these rows: make the dataset again")
     return manifest
 
 
@@ -102,18 +111,29 @@ def save_to_disk(folder: Path, target: Path) -> None:
     check_target(folder, target)
     typed = features(load_contract(folder / "task.toml"))
     _bars_on_a_terminal_alone(datasets)
-    files = {name: str(folder / f"{name}.jsonl") for name in SPLITS}
     with (
         new_folder(target, STAGE) as partial,
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache,
     ):  # from disk to disk: any size
-        tables = datasets.DatasetDict.from_json(files, features=typed, cache_dir=cache)
+        tables = datasets.DatasetDict(
+            {
+                name: datasets.Dataset.from_generator(
+                    _rows, typed, cache, gen_kwargs={"path": folder / f"{name}.jsonl"}, split=name
+                )
+                for name in SPLITS
+            }
+        )
         tables.save_to_disk(partial)
         for name in manifest["outputs"].keys() - {f"{split}.jsonl" for split in SPLITS}:
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, partial / name)
         counts = {name: len(table) for name, table in tables.items()}
         write_manifest(partial, STAGE, {"dataset": digest(folder)}, {}, counts, ("datasets",), started)
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows as they are: a JSON reader that guesses types would make a time of a text that looks like one."""
+    yield from (row for _, row, _ in read_lines(path))
 
 
 def check_target(folder: Path, target: Path) -> None:

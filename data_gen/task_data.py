@@ -90,6 +90,10 @@ def _data_faults(contract: Contract, data: TaskData) -> list[str]:
         if not name.isidentifier():
             faults.append(f"style '{name}': wanted a name of letters, digits and _, as it is a part of the rows' ids")
         faults += [f"request {one!r} stands twice" for one in sorted({t for t in templates if templates.count(t) > 1})]
+    names = [name for name, said in data.category_names.items() if not said.strip()]
+    faults += [f"category_names: '{name}' is blank" for name in names]
+    every = [one for templates in data.styles().values() for one in dict.fromkeys(templates)]
+    faults += [f"request {one!r} stands in two styles" for one in sorted({t for t in every if every.count(t) > 1})]
     if not 0 <= data.system_share <= 1:
         faults.append(f"'system_share' is {data.system_share}, wanted 0 to 1")
     broken = [template for template in data.templates() if not _is_template(template)]

@@ -21,7 +21,7 @@ class Settings:
     base_folder: str = ""  # a local copy of the base's weights; "" for the base's own repo
     engine: str = "auto"  # unsloth where CUDA is, peft elsewhere
     load_in_4bit: bool = False  # the base in NF4 (CUDA only)
-    precision: str = "auto"  # of the arithmetic: bf16 where the hardware has it, fp16 on older GPUs
+    precision: str = "auto"  # of the arithmetic: bf16 where the hardware has it, fp16 on older GPUs, fp32 on CPUs
     max_length: int = 2048  # tokens; a longer row is an error, never cut
     lora_r: int = 32
     lora_alpha: int = 32

@@ -18,6 +18,11 @@ def prepare_cpu() -> None:
         os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE_FP16"  # the last one below AMX
 
 
+def has_matrix_units() -> bool:
+    """Whether bf16 is the fast arithmetic of this CPU; without working AMX fp32 takes half its time."""
+    return _has_amx() and "AMX" in os.environ.get("ONEDNN_MAX_CPU_ISA", "AMX")
+
+
 def _has_amx(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether the CPU says that it has matrix units (AMX) for bf16."""
     return cpuinfo.is_file() and "amx_bf16" in cpuinfo.read_text(encoding="utf-8", errors="replace")

@@ -12,6 +12,7 @@ from typing import Any
 
 from contract.errors import UserError
 from finetune.config import Settings
+from finetune.cpu import has_matrix_units
 
 
 def choose_engine(settings: Settings, preset: str) -> str:
@@ -40,7 +41,7 @@ def precision(settings: Settings) -> str:
     if settings.precision != "auto":
         return settings.precision
     if not torch.cuda.is_available():
-        return "bf16"
+        return "bf16" if has_matrix_units() else "fp32"
     return "bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp16"
 
 
