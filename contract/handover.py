@@ -17,7 +17,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypedDict
 
 from contract.errors import UserError
@@ -62,7 +62,7 @@ def new_folder(target: Path, stage: str = "", keep_equal: bool = False) -> Itera
     Only what `check_replaceable` lets pass is ever replaced.  With `keep_equal` a folder of the same inputs, outputs
     and settings stays as it is, so that nothing which was made from it counts as out of date.
     """
-    target = target.resolve()  # what a link leads to is replaced, not the link
+    target = _resolved(target)  # what a link leads to is replaced, not the link
     _sweep(target)
     check_replaceable(target, stage)
     partial, old = _beside(target, "partial"), _beside(target, "old")
@@ -85,7 +85,7 @@ def check_replaceable(target: Path, stage: str = "") -> None:
     """Raises UserError when `target` is a file, this very folder, or holds what no stage, or another one, made."""
     if target.exists() and not target.is_dir():
         raise UserError(f"{target}: is a file; name a folder with --out")
-    if target.resolve() in (Path.cwd(), *Path.cwd().parents):
+    if _resolved(target) in (Path.cwd(), *Path.cwd().parents):
         raise UserError(f"{target}: the folder you are in, or one above it; name another folder with --out")
     if not target.is_dir() or not any(target.iterdir()):
         return
@@ -100,6 +100,13 @@ def check_replaceable(target: Path, stage: str = "") -> None:
         raise UserError(
             f"{target}: holds files that no stage of ours wrote ({shown}): move them, or name another --out"
         )
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except RuntimeError:  # links that lead to each other
+        raise UserError(f"{path}: a link that leads back to itself; name another folder with --out") from None
 
 
 def _others(folder: Path) -> list[str]:
@@ -195,7 +202,7 @@ def read_manifest(folder: Path, stage: str) -> Manifest:
     path = folder / MANIFEST
     try:
         manifest: Manifest = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(manifest, dict) or Manifest.__annotations__.keys() - manifest.keys():
+        if not _is_manifest(manifest):
             raise ValueError("another kind of manifest")
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{folder}: no {MANIFEST} there: not a finished {stage} folder; run its stage first") from None
@@ -204,6 +211,16 @@ def read_manifest(folder: Path, stage: str) -> Manifest:
     if manifest["stage"] != stage:
         raise UserError(f"{folder}: made by the stage '{manifest['stage']}', wanted what the stage '{stage}' makes")
     return manifest
+
+
+def _is_manifest(table: object) -> bool:
+    """Whether it has every field, each of its type, and names no file outside its folder."""
+    if not isinstance(table, dict) or Manifest.__annotations__.keys() - table.keys():
+        return False
+    tables = ("inputs", "outputs", "settings", "counts", "versions")
+    if not isinstance(table["stage"], str) or not all(isinstance(table[name], dict) for name in tables):
+        return False
+    return not any(PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts for name in table["outputs"])
 
 
 def check_outputs(folder: Path, manifest: Manifest) -> None:

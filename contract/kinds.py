@@ -13,6 +13,8 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+MOST = 10_000  # words or items that a section may be allowed: its grammar and its schema count them
+
 Fault = tuple[str, str]  # (failure class, the text it was found in)
 
 
@@ -265,5 +267,5 @@ def _count_faults(count: int, low: int, high: int, body: str) -> list[Fault]:
 
 
 def _check_range(what: str, low: int, high: int) -> None:
-    if not 1 <= low <= high:
-        raise ValueError(f"min_{what} is {low} and max_{what} is {high}, wanted 1 <= min <= max")
+    if not 1 <= low <= high <= MOST:
+        raise ValueError(f"min_{what} is {low} and max_{what} is {high}, wanted 1 <= min <= max <= {MOST}")

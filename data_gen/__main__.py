@@ -29,6 +29,8 @@ def main() -> None:
     started = time.monotonic()
     _check_arguments(args)
     contract, data, facts_path = load_task_data(args.task)
+    if args.out and Path(args.out).resolve().parent == facts_path.resolve():
+        raise UserError(f"--out {args.out}: stands among the facts; name a folder elsewhere")
     sides = split(read_facts(facts_path, data.texts()), args.seed)
     dataset, taught = make_dataset(contract, data, sides, args.count, args.seed), None
     if args.teacher:

@@ -123,17 +123,17 @@ def _column(of: Shape) -> dict[str, Any]:
 
 
 def categories(dataset: Mapping[str, Sequence[Example]]) -> list[tuple[str, list[int]]]:
-    """Each category, then "all": rows and concepts of each split and of the whole dataset, in turn."""
-    found: dict[str, list[tuple[Counter[str], set[str]]]] = {}
+    """Each category, then all of them: rows and concepts of each split and of the whole dataset, in turn."""
+    found: dict[str | None, list[tuple[Counter[str], set[str]]]] = {}
     names = sorted({row.category for rows in dataset.values() for row in rows})
-    for name in [*names, "all"]:
+    for name in [*names, None]:
         found[name] = [(Counter(), set()) for _ in range(len(dataset) + 1)]
     for number, rows in enumerate(dataset.values()):
         for row in rows:
-            for counts, concepts in (found[name][n] for name in (row.category, "all") for n in (number, -1)):
+            for counts, concepts in (found[name][n] for name in (row.category, None) for n in (number, -1)):
                 counts["rows"] += 1
                 concepts.add(row.concept)
-    return [(name, [n for counts, concepts in sides for n in (counts["rows"], len(concepts))])
+    return [(name or "all", [n for counts, concepts in sides for n in (counts["rows"], len(concepts))])
             for name, sides in found.items()]  # fmt: skip
 
 

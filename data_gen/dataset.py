@@ -82,10 +82,10 @@ def summary(dataset: Dataset) -> str:
     """Rows (and concepts) by category and split, as a text table."""
     categories = sorted({row.category for rows in dataset.values() for row in rows})
     lines = [f"{'rows (concepts)':24}" + "".join(f"{name:>16}" for name in dataset)]
-    for category in [*categories, "all"]:
+    for category in [*categories, None]:  # None: of all together
         cells = ""
         for rows in dataset.values():
-            chosen = [row for row in rows if category in (row.category, "all")]
+            chosen = [row for row in rows if category in (row.category, None)]
             cells += f"{f'{len(chosen)} ({len({row.concept for row in chosen})})':>16}"
-        lines.append(f"{category:24}{cells}")
+        lines.append(f"{category or 'all':24}{cells}")
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import time
 from collections.abc import Iterator
@@ -143,21 +144,21 @@ def _until_stop(llama: Any, tokens: Iterator[int], stops: tuple[str, ...], limit
     """The text up to the stop token or a stop text, why it ended, and how many tokens it took.
 
     Not Llama.create_completion, which runs over the limit and drops bytes where an answer is no UTF-8; this does as
-    Ollama does.
+    Ollama does: what no character is becomes U+FFFD, and a character cut off by the answer's end is left out.
     """
-    data, made = b"", 0
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    text = whole = ""
+    made = 0
     for token in tokens:
         made += 1
         if token == llama.token_eos():
-            return _text(data), "stop", made
-        data += llama.detokenize([token])
-        found = [data.index(stop.encode()) for stop in stops if stop.encode() in data]
+            return whole, "stop", made
+        text += decoder.decode(llama.detokenize([token]))
+        found = [text.index(stop) for stop in stops if stop in text]
         if found:
-            return _text(data[: min(found)]), "stop", made
+            return text[: min(found)], "stop", made
+        if not decoder.getstate()[0]:  # no character has only begun
+            whole = text
         if made == limit:
             break
-    return _text(data), "length", made
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", errors="replace")
+    return whole, "length", made

@@ -15,7 +15,7 @@ from contract.example import read_splits
 from contract.handover import check_outputs, read_manifest
 from tests.conftest import ROOT
 from tests.fake_ollama import FakeOllama, Question, Reply, apt, moody
-from tests.finished_dataset import contents
+from tests.finished_dataset import FACTS, contents
 from tests.hub_server import Hub
 
 COUNT = 100
@@ -86,7 +86,18 @@ def test_one_call_makes_writes_and_publishes(tmp_path: Path) -> None:
     assert sum(map(len, loaded.values())) == COUNT and set(loaded) == {"train", "validation", "test"}
 
 
-@pytest.mark.parametrize("flag", [["--push", "no slash/at all/"], ["--save-to-disk", "."]])
+@pytest.mark.parametrize(
+    "flag",
+    [
+        ["--push", "no slash/at all/"],
+        ["--save-to-disk", "."],
+        ["--push", ""],
+        ["--teacher", ""],
+        ["--teacher", "gpt"],
+        ["--private"],
+        ["--out", FACTS / "new"],
+    ],
+)
 def test_a_place_that_cannot_be_written_is_told_before_the_work(tmp_path: Path, flag: list[str]) -> None:
     done = run(tmp_path / "d", *flag, HF_TOKEN="hf_writer")
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and done.stderr.startswith("error: ")

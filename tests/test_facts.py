@@ -78,6 +78,7 @@ BAD = [
     (ROW | {"id": 3}, "facts.jsonl:2: 'id' is 3, wanted str"),
     (ROW | {"concept": " "}, "facts.jsonl:2: 'concept' is empty"),
     (ROW | {"definition": ""}, "facts.jsonl:2: 'definition' is '', wanted text or a list"),
+    (ROW | {"definition": "  "}, "facts.jsonl:2: 'definition' is '  ', wanted text or a list"),
     (ROW | {"definition": None}, "facts.jsonl:2: 'definition' is None, wanted text or a list"),
     (ROW | {"clinical": 7}, "facts.jsonl:2: 'clinical' is 7, wanted text or a list"),
     (ROW | {"aliases": "oedema"}, "facts.jsonl:2: 'aliases' is 'oedema', wanted tuple[str, ...]"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,10 +128,7 @@ def test_a_base_without_tokenizer_model_is_refused(dataset: Path, small_base: Pa
 
 
 def test_a_dataset_that_was_changed_is_refused(dataset: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "dataset"
-    copy.mkdir()
-    for path in dataset.iterdir():
-        (copy / path.name).write_bytes(path.read_bytes())
+    copy = Path(shutil.copytree(dataset, tmp_path / "dataset"))
     (copy / "train.jsonl").write_text((copy / "train.jsonl").read_text().replace("blood", "flood", 1))
     done = finetune("tiny", "--data", copy, "--out", tmp_path / "adapter")
     assert done.returncode == 1 and "changed since it was made: train.jsonl" in done.stderr

@@ -183,6 +183,28 @@ def test_a_foreign_folder_is_never_replaced(tmp_path: Path, content: dict[str, s
     assert {path.name: path.read_text() for path in target.iterdir()} == content and _names(tmp_path) == ["mine"]
 
 
+def test_files_that_no_manifest_names_are_never_replaced(tmp_path: Path) -> None:
+    _make(tmp_path / "out")
+    for name in ("notes/thesis.txt", ".hidden", "checkpoints/1/state"):
+        (tmp_path / "out" / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / "out" / name).write_text("mine")
+    with pytest.raises(
+        UserError, match=r"out: holds files that no stage of ours wrote \(notes/thesis.txt\): move them"
+    ):
+        _make(tmp_path / "out", "two")
+    assert (tmp_path / "out/notes/thesis.txt").read_text() == "mine"
+    (tmp_path / "out/notes/thesis.txt").unlink()
+    _make(tmp_path / "out", "two")
+    assert (tmp_path / "out/data.txt").read_text() == "two"
+
+
+def test_links_that_lead_to_each_other_are_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(UserError, match=r"a: a link that leads back to itself; name another folder"):
+        _make(tmp_path / "a")
+
+
 def test_an_empty_folder_may_be_used_and_a_file_may_not(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     _make(tmp_path / "empty")
@@ -270,6 +292,20 @@ def test_a_folder_of_another_kind_is_refused(tmp_path: Path, content: str | None
     elif content is not None:
         (tmp_path / "manifest.json").write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match=said):
+        read_manifest(tmp_path, "dataset")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"outputs": ["data.txt"]}, {"outputs": {"../data.txt": ""}}, {"outputs": {"/etc/hosts": ""}}, {"counts": 3},
+     {"stage": ["dataset"]}, {"settings": None}],
+)  # fmt: skip
+def test_a_tampered_manifest_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    write_manifest(tmp_path, "dataset", {}, {}, {})
+    path = tmp_path / "manifest.json"
+    assert read_manifest(tmp_path, "dataset")["counts"] == {}
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match="not a manifest of this project; make the folder again"):
         read_manifest(tmp_path, "dataset")
 
 

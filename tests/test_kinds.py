@@ -106,6 +106,12 @@ def test_the_prompt_says_the_bounds(kind: Kind, said: str) -> None:
     assert kind.describe() == said
 
 
+@pytest.mark.parametrize("bounds", [(0, 5), (6, 5), (1, 10_001), (1, 10**30)])
+def test_bounds_that_nobody_can_keep_are_refused(bounds: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="wanted 1 <= min <= max <= 10000"):
+        Prose(*bounds)
+
+
 def test_every_kind_owns_its_whole_syntax() -> None:
     parts = ("write", "read", "describe", "json_schema", "gbnf", "block", "marks", "missing")
     assert [(name, part) for name, kind in KINDS.items() for part in parts if not hasattr(kind, part)] == []

@@ -76,10 +76,14 @@ def test_the_types_follow_the_kinds_of_the_sections(made: dict[str, Path]) -> No
 def test_a_saved_dataset_explains_itself_and_is_replaced_whole(folder: Path, tmp_path: Path) -> None:
     target = tmp_path / "new" / "arrow"
     before = contents(folder)
-    for _ in range(2):
+    save_to_disk(folder, target)
+    first = contents(target)
+    (target / "data.txt").write_text("a file of the user's own")
+    with pytest.raises(UserError, match=r"no stage of ours wrote \(data.txt\)"):
         save_to_disk(folder, target)
-        (target / "left.txt").write_text("of the run before")
-    (target / "left.txt").unlink()
+    (target / "data.txt").unlink()
+    save_to_disk(folder, target)
+    assert contents(target).keys() == first.keys()
     manifest = read_manifest(target, "save_to_disk")
     check_outputs(target, manifest)
     assert manifest["counts"] == {split: len(rows) for split, rows in rows_of(folder).items()}

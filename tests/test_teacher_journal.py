@@ -80,12 +80,13 @@ def test_a_damaged_line_costs_its_row_alone(path: Path, line: str) -> None:
     assert read(path) == ([GOOD, BAD], ["lines that cannot be read: 1; their rows are asked again"])
 
 
-def test_another_file_is_left_alone(path: Path) -> None:
+@pytest.mark.parametrize("text", ["my thesis\nunfinished", "my thesis", '{"id"; "x"}'])
+def test_another_file_is_left_alone(path: Path, text: str) -> None:
     path.parent.mkdir()
-    path.write_text("my thesis\nunfinished")
+    path.write_text(text)
     with pytest.raises(UserError, match=r"holds no line of a teacher's journal; move it away"):
         read(path)
-    assert path.read_text() == "my thesis\nunfinished"
+    assert path.read_text() == text
 
 
 def _try_to_open(path: Path, found: multiprocessing.Queue[str]) -> None:

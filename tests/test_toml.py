@@ -71,6 +71,11 @@ def test_a_value_the_dataclass_refuses_names_the_file() -> None:
         fill(Settings, GOOD | {"epochs": 0}, "my.toml")
 
 
+def test_a_mark_before_the_first_letter_is_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_bytes(b"\xef\xbb\xbfa = 1")
+    assert read_toml(tmp_path / "x.toml") == {"a": 1}
+
+
 @pytest.mark.parametrize(
     ("content", "said"), [(b"a = ", "not valid TOML"), (b"a = 1\na = 2", "not valid TOML"), (b"\xff", "not valid TOML")]
 )

@@ -18,6 +18,8 @@ from typing import Any, BinaryIO
 from contract.contract import Record
 from contract.errors import UserError
 
+_FIRST = b'{"id": "'  # what every line begins with
+
 
 @dataclass(frozen=True)
 class Rejection:
@@ -84,7 +86,7 @@ def _read(journal: Journal) -> None:
     lines = journal.file.read().split(b"\n")
     torn = lines.pop()  # what follows the last line break: nothing, or a line whose writing was cut short
     read = [_entry(line) for line in lines]
-    if lines and not any(read):
+    if (lines and not any(read)) or (not lines and not _FIRST.startswith(torn[: len(_FIRST)])):
         raise UserError(f"{journal.path}: holds no line of a teacher's journal; move it away")
     journal.entries = {(entry.id, entry.fingerprint): entry for entry in read if entry}
     damaged = read.count(None)

@@ -58,7 +58,8 @@ class TeacherServer:
         """
         try:
             version = str(self._once("GET", "/api/version").get("version", "unknown"))
-            rows = self._once("GET", "/api/tags").get("models") or []
+            listed = self._once("GET", "/api/tags").get("models")
+            rows = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
         except NoAnswerError as error:
             cure = "start it with `ollama serve`, or set OLLAMA_HOST"
             raise UserError(f"no Ollama answers at {self.url} ({error}); {cure}") from None
