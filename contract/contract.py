@@ -7,64 +7,36 @@ contract.read(text).record == record     # what the judge reads back, with viola
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from contract.errors import UserError, faults_error, unknown_key
-from contract.kinds import KINDS, LINE_RULES, Kind, literal, plain_line
+from contract.form import Form, Section
+from contract.kinds import KINDS
+from contract.line import LINE_RULES, literal, plain_line
+from contract.reading import Reader
 from contract.toml_file import read_toml, table_faults
+from contract.violation import Reading as Reading  # exported on: a caller needs this module alone
+from contract.violation import Record as Record
+from contract.violation import Violation as Violation
 
 TASKS = Path(__file__).parent / "tasks"
-Record = dict[str, Any]  # section name -> value, of the type that the section's kind takes
 
 
 @dataclass(frozen=True)
-class Violation:
-    """One broken rule: the section's name ("" for the whole answer), the failure class, the text it was found in."""
-
-    section: str
-    cls: str
-    found: str
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What a response says: the record as far as it can be read, and every rule it breaks."""
-
-    record: Record
-    violations: tuple[Violation, ...]
-
-    @property
-    def adheres(self) -> bool:
-        return not self.violations
-
-
-@dataclass(frozen=True)
-class Section:
-    name: str
-    title: str
-    kind: Kind
-
-
-@dataclass(frozen=True)
-class Contract:
-    """The sections in order, the heading each begins with, and the separator between them."""
+class Contract(Form):
+    """A form with the task's name and what the model is told it is for."""
 
     name: str
     about: str
-    heading: str
-    separator: str
-    sections: tuple[Section, ...]
 
-    def head(self, section: Section) -> str:
-        """The heading without the white space that parts it from an inline body."""
-        return self.heading.format(title=section.title).rstrip(" ")
-
-    def gap(self, section: Section) -> str:
-        """What stands between a section's head and its body."""
-        return "\n" if section.kind.block else self.heading[len(self.heading.rstrip(" ")) :]
+    @functools.cached_property
+    def reader(self) -> Reader:
+        """The reader of this form, compiled once."""
+        return Reader(self)
 
     def system_prompt(self) -> str:
         """The text that tells any model, tuned or not, the whole form."""
@@ -99,9 +71,7 @@ class Contract:
 
         One leading space is the wire format of Mistral's tokenizer and is no fault.
         """
-        from contract.reading import read_strictly
-
-        return read_strictly(self, text.removeprefix(" "))
+        return self.reader.read(text)
 
     def json_schema(self) -> dict[str, Any]:
         """JSON Schema (2020-12) of a record: one required property a section, in order."""
@@ -128,7 +98,7 @@ def _body(section: Section, value: Any) -> str:
     faults = section.kind.read(body)[1]
     if faults:
         wanted = section.kind.describe()
-        raise ValueError(", ".join(f"{cls}: wanted {wanted}, found {found!r}" for cls, found in faults))
+        raise ValueError(", ".join(f"{cls}: wanted {wanted}, found {body[start:end]!r}" for cls, start, end in faults))
     return body
 
 
@@ -149,11 +119,11 @@ def load_contract(task: str | Path) -> Contract:
     if faults:
         raise faults_error(str(path), faults)
     contract = Contract(
-        table["name"],
-        table["about"],
-        table["heading"],
-        table["separator"],
-        tuple(_section(row) for row in table["section"]),
+        heading=table["heading"],
+        separator=table["separator"],
+        sections=tuple(_section(row) for row in table["section"]),
+        name=table["name"],
+        about=table["about"],
     )
     faults = _head_faults(contract)
     if faults:

@@ -7,15 +7,16 @@ heading.
 
 from __future__ import annotations
 
-import json
 import re
-import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from contract.line import LINE_SCHEMA, flaw, is_line, literal, one_line, plain_line
+
 MOST = 10_000  # words or items that a section may be allowed: its grammar and its schema count them
 
-Fault = tuple[str, str]  # (failure class, the text it was found in)
+Fault = tuple[str, int, int]  # (failure class, start and end in the body of the text it was found in)
 
 
 @dataclass(frozen=True)
@@ -32,18 +33,13 @@ class Prose:
         _check_range("words", self.min_words, self.max_words)
 
     def write(self, value: Any) -> str:
-        return _one_line(value)
+        return one_line(value)
 
     def read(self, body: str) -> tuple[Any, list[Fault]]:
-        words = body.split()
-        faults: list[Fault] = []
-        if not _is_line(body):
-            faults.append(("WRONG_VALUE", body))
-        if len(words) < self.min_words:
-            faults.append(("TOO_SHORT", body))
-        if len(words) > self.max_words:
-            faults.append(("TOO_LONG", body))
-        return body, faults
+        if is_line(body):
+            return body, _count_faults(body.count(" ") + 1, self.min_words, self.max_words, body)
+        words = len(body.split(None, self.max_words))
+        return body, [("WRONG_VALUE", *flaw(body)), *_count_faults(words, self.min_words, self.max_words, body)]
 
     def describe(self) -> str:
         return f"one paragraph of {self.min_words} to {self.max_words} words"
@@ -70,11 +66,11 @@ class Items:
         _check_range("items", self.min_items, self.max_items)
 
     def write(self, value: Any) -> str:
-        return "\n".join(self.MARK + _one_line(item) for item in _a_list(value))
+        return "\n".join(self.MARK + one_line(item) for item in _a_list(value))
 
     def read(self, body: str) -> tuple[Any, list[Fault]]:
         lines = body.split("\n")
-        faults: list[Fault] = [("WRONG_VALUE", line) for line in lines if not _is_marked(line, self.MARK)]
+        faults = [_at(start, line) for start, line in _placed(lines) if not _is_marked(line, self.MARK)]
         value = [line.removeprefix(self.MARK) for line in lines]
         return value, faults + _count_faults(len(value), self.min_items, self.max_items, body)
 
@@ -113,21 +109,21 @@ class Pairs:
         for pair in pairs:
             if not isinstance(pair, dict) or set(pair) != set(self.labels):
                 raise ValueError(f"wanted an object with the keys {' and '.join(self.labels)}, found {pair!r}")
-        return "\n".join(f"{label}: {_one_line(pair[label])}" for pair in pairs for label in self.labels)
+        return "\n".join(f"{label}: {one_line(pair[label])}" for pair in pairs for label in self.labels)
 
     def read(self, body: str) -> tuple[Any, list[Fault]]:
         lines = body.split("\n")
         faults: list[Fault] = []
         value: list[dict[str, str]] = []
-        for number, line in enumerate(lines):
+        for number, (start, line) in enumerate(_placed(lines)):
             label = self.labels[number % 2]
             if not _is_marked(line, f"{label}: "):
-                faults.append(("WRONG_VALUE", line))
+                faults.append(_at(start, line))
             if number % 2 == 0:
                 value.append({})
             value[-1][label] = line.removeprefix(f"{label}: ")
         if len(lines) % 2:
-            faults.append(("WRONG_VALUE", lines[-1]))
+            faults.append(_at(len(body) - len(lines[-1]), lines[-1]))
         return value, faults + _count_faults(len(value), self.min_items, self.max_items, body)
 
     def describe(self) -> str:
@@ -170,7 +166,7 @@ class Choice:
         return str(value)
 
     def read(self, body: str) -> tuple[Any, list[Fault]]:
-        return body, [] if body in self.options else [("WRONG_VALUE", body)]
+        return body, [] if body in self.options else [_at(0, body)]
 
     def describe(self) -> str:
         return "exactly one of: " + ", ".join(self.options)
@@ -200,7 +196,10 @@ class Fixed:
         return self.text
 
     def read(self, body: str) -> tuple[Any, list[Fault]]:
-        return body, [] if body == self.text else [("NOTE_WEAK", body)]
+        """A text that lacks one of the fixed text's words is weak; one that has them all is only written otherwise."""
+        if body == self.text:
+            return body, []
+        return body, [("NOTE_WEAK", 0, len(body)) if _words(self.text) - _words(body) else _at(0, body)]
 
     def describe(self) -> str:
         return f"exactly this text: {self.text}"
@@ -215,40 +214,6 @@ class Fixed:
 Kind = Prose | Items | Pairs | Choice | Fixed
 KINDS: dict[str, type[Kind]] = {"prose": Prose, "items": Items, "pairs": Pairs, "choice": Choice, "fixed": Fixed}
 
-# A line is words parted by single spaces; a word is free of NUL and of the white space that str.split knows.  The class
-# names what a word may hold, not what it may not: of a negated class llama.cpp refuses each character that comes as
-# single bytes when a forbidden one begins with the same byte, so no degree sign and no dash.
-_CHARACTERS = (
-    r"\x01-\x08\x0e-\x1b\x21-\x84\x86-\x9f\xa1-\u167f\u1681-\u1fff\u200b-\u2027\u202a-\u202e\u2030-\u205e"
-    r"\u2060-\u2fff\u3001-\U0010ffff"
-)
-LINE_RULES = f'line ::= word more*\nmore ::= " " word\nword ::= [{_CHARACTERS}]+\n'
-LINE_SCHEMA = {"type": "string", "pattern": r"^\S+( \S+)*$"}
-
-
-def literal(text: str) -> str:
-    """A GBNF string literal.  Its escapes are JSON's for all that `plain_line` lets through, and for line breaks."""
-    return json.dumps(text, ensure_ascii=False)
-
-
-def plain_line(text: Any) -> str:
-    """`text` again when it can stand in a heading, an option or a fixed text; ValueError when it cannot."""
-    if any(unicodedata.category(char) == "Cc" for char in _one_line(text)):
-        raise ValueError(f"{text!r} holds a control character")
-    return str(text)
-
-
-def _one_line(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"wanted text, found {value!r}")
-    if not _is_line(value):
-        raise ValueError(f"wanted one line with single spaces, found {value!r}")
-    return value
-
-
-def _is_line(text: str) -> bool:
-    return " ".join(text.split()) == text != "" and "\0" not in text
-
 
 def _a_list(value: Any) -> list[Any]:
     if not isinstance(value, list) or not value:
@@ -257,13 +222,29 @@ def _a_list(value: Any) -> list[Any]:
 
 
 def _is_marked(line: str, mark: str) -> bool:
-    return line.startswith(mark) and _is_line(line.removeprefix(mark))
+    return line.startswith(mark) and is_line(line.removeprefix(mark))
 
 
 def _count_faults(count: int, low: int, high: int, body: str) -> list[Fault]:
     if count < low:
-        return [("TOO_SHORT", body)]
-    return [("TOO_LONG", body)] if count > high else []
+        return [("TOO_SHORT", 0, len(body))]
+    return [("TOO_LONG", 0, len(body))] if count > high else []
+
+
+def _at(start: int, line: str) -> Fault:
+    return ("WRONG_VALUE", start, start + len(line))
+
+
+def _placed(lines: list[str]) -> Iterator[tuple[int, str]]:
+    """Each line with the place in the body where it begins."""
+    start = 0
+    for line in lines:
+        yield start, line
+        start += len(line) + 1
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.casefold()))
 
 
 def _check_range(what: str, low: int, high: int) -> None:

@@ -1,59 +1,113 @@
-"""Example + Answer -> Verdict: does the answer adhere, which failure classes does it show, is it on the subject."""
+"""Example + Answer -> Verdict: does the answer adhere, which failure classes does it show, is it on the subject.
+
+Three readings, always together: strict (the contract, exactly), loose and lenient (eval/readings.py).  Every answer that
+passes one passes the next.
+"""
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from contract.contract import Contract, Record, Violation
+from contract.contract import Contract, Reading, Record, Violation
 from contract.example import Example
 from contract.kinds import Prose
 from eval.backends import REPEATED, Answer
+from eval.readings import lenient_forms, loose_forms
+from eval.signs import signs
 
-# The closed list of failure classes.  An answer's primary class is the first of this list that it shows: what explains
-# the rest comes first (an answer cut short also lacks its last sections).
+# The closed list of failure classes, all but the five of eval/signs.py found by the contract's own reading.  An answer's
+# primary class is the first of this list that it shows: what explains the rest comes first.
 CLASSES = (
-    "REPETITION", "EMPTY_ANSWER", "TRUNCATED", "TEMPLATE_LEAK", "DUPLICATE_SECTION", "WRONG_ORDER", "MISSING_SECTION",
-    "NOTE_MISSING", "EXTRA_SECTION", "EMPTY_SECTION", "PREAMBLE", "POSTAMBLE", "HEADING_VARIANT", "NOTE_WEAK",
-    "TOO_SHORT", "TOO_LONG", "WRONG_VALUE",
+    # what came is no answer
+    "EMPTY_ANSWER",       # nothing but white space
+    "REFUSAL",            # "I cannot help with that": then sections are missing, or all say the same
+    "REPETITION",         # a loop, broken off by the server or not: the text is cut short, too long, doubled
+    "TEMPLATE_LEAK",      # the model ran on over its own stop: talk, doubled sections and the length limit follow
+    "TRUNCATED",          # the server's length limit, or broken off within a sentence: the last sections are missing
+    # the whole has another form
+    "CODE_FENCE",         # in code no heading counts
+    "DUPLICATE_SECTION",
+    "WRONG_ORDER",
+    "MISSING_SECTION",
+    "NOTE_MISSING",       # the missing section is one of fixed text
+    "EXTRA_SECTION",
+    # one section is not what it should be
+    "PLACEHOLDER",        # "[insert definition]" is too short as well
+    "EMPTY_SECTION",
+    "PREAMBLE",
+    "POSTAMBLE",
+    "HEADING_VARIANT",    # the heading in another dress, or with other white space around it
+    "NOTE_WEAK",          # the fixed text without its words
+    "WRONG_VALUE",        # of another form than the section's kind: two paragraphs, no such option, a list without marks
+    "TOO_SHORT",
+    "TOO_LONG",
 )  # fmt: skip
-
-# Marks of the prompt's own syntax (Mistral, Llama 2, Gemma, ChatML, Zephyr), which no answer may hold.
-LEAKS = re.compile(
-    r"</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<\|(?:im_start|im_end|system|user|assistant|eot_id)\|>"
-)
+_RANK = {cls: rank for rank, cls in enumerate(CLASSES)}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    violations: tuple[Violation, ...]  # every broken rule with the text it was found in; none: the answer adheres
+    violations: tuple[Violation, ...]  # every broken rule with the stretch that breaks it, in the text's order
     primary: str  # the class that the answer counts under; "" when it adheres
+    strict: bool  # no violation at all
+    loose: bool  # the text or a forgiven variant of it has none
+    lenient: bool  # nor has it once the headings are undressed
     named: bool | None  # the requested concept stands in the first prose section; None when the contract has none
     keywords: float | None  # share of the example's keywords that the answer holds; None when it has none
 
     @property
     def adheres(self) -> bool:
-        return not self.violations
+        return self.strict
 
 
 def judge(contract: Contract, example: Example, answer: Answer) -> Verdict:
-    """The strict verdict.  `answer` is one that came: an error is no answer and must not be judged."""
+    """The verdict on an answer that came: an error is no answer and must not be judged."""
     assert not answer.error_kind, "an error is counted apart, never judged"
-    if answer.done_reason == REPEATED:
-        violations: tuple[Violation, ...] = (Violation("", "REPETITION", ""),)
-        record: Record = {}
-    else:
-        reading = contract.read(answer.text)
-        violations, record = _of_the_whole(answer) + reading.violations, reading.record
-    return Verdict(violations, primary(violations), _named(contract, example, record), _keywords(example, answer.text))
+    text = answer.text
+    reading = contract.read(text)
+    violations = _violations(contract, example, reading, answer)
+    strict = not violations
+    stopped = answer.done_reason not in ("length", REPEATED)  # else no form of the text can mend it
+    loose = strict or (stopped and any(_is_clean(contract, example, form) for form in loose_forms(contract, text)))
+    lenient = loose or (stopped and any(_is_clean(contract, example, form) for form in lenient_forms(contract, text)))
+    named = _named(contract, example, reading.record)
+    return Verdict(violations, primary(violations), strict, loose, lenient, named, _keywords(example, text))
 
 
-def primary(violations: tuple[Violation, ...]) -> str:
+def primary(violations: Sequence[Violation]) -> str:
     """The class that explains the rest.  ValueError on a class outside the list: an unknown rule never passes."""
-    unknown = {v.cls for v in violations} - set(CLASSES)
+    if not violations:
+        return ""
+    classes = {violation.cls for violation in violations}
+    unknown = classes - _RANK.keys()
     if unknown:
         raise ValueError(f"unknown failure classes: {', '.join(sorted(unknown))}")
-    return min((v.cls for v in violations), key=CLASSES.index, default="")
+    return min(classes, key=_RANK.__getitem__)
+
+
+def _violations(contract: Contract, example: Example, reading: Reading, answer: Answer) -> tuple[Violation, ...]:
+    found = signs(contract, reading, answer.text, example.record)
+    if answer.done_reason in _BROKEN_OFF:
+        end = len(answer.text)
+        start = max(0, end - SHOWN_END)
+        found.append(Violation("", _BROKEN_OFF[answer.done_reason], answer.text[start:], start, end))
+        if not answer.text.strip():
+            return tuple(found)  # nothing came because it was broken off
+    if not found:
+        return reading.violations
+    return tuple(sorted((*reading.violations, *found), key=lambda violation: violation.start))
+
+
+_BROKEN_OFF = {"length": "TRUNCATED", REPEATED: "REPETITION"}  # done_reason -> class
+SHOWN_END = 40  # characters of the end of an answer that was broken off
+
+
+def _is_clean(contract: Contract, example: Example, text: str) -> bool:
+    reading = contract.reader.clean(text)
+    return reading is not None and not signs(contract, reading, text, example.record)
 
 
 def mentions(text: str, concept: str) -> bool:
@@ -62,25 +116,37 @@ def mentions(text: str, concept: str) -> bool:
     >>> mentions("Biopsies take a piece of tissue.", "biopsy"), mentions("An atriumlike part", "atrium")
     (True, False)
     """
+    return _naming(concept).search(text) is not None
+
+
+@functools.lru_cache(maxsize=4096)
+def _naming(concept: str) -> re.Pattern[str]:
     name = r"[\s-]+".join(re.escape(word) for word in re.split(r"[\s-]+", concept))
     name = name[:-1] + "(?:ys?|ies)" if name.endswith("y") else name + "(?:e?s)?"
-    return re.search(rf"(?<!\w){name}(?!\w)", text, re.IGNORECASE) is not None
-
-
-def _of_the_whole(answer: Answer) -> tuple[Violation, ...]:
-    found = [Violation("", "TRUNCATED", answer.text[-40:])] if answer.done_reason == "length" else []
-    leak = LEAKS.search(answer.text)
-    return (*found, Violation("", "TEMPLATE_LEAK", leak.group())) if leak else tuple(found)
+    return re.compile(rf"(?<!\w){name}(?!\w)", re.IGNORECASE)
 
 
 def _named(contract: Contract, example: Example, record: Record) -> bool | None:
-    section = next((s for s in contract.sections if isinstance(s.kind, Prose)), None)
-    return mentions(str(record.get(section.name, "")), example.concept) if section else None
+    for section in contract.sections:
+        if isinstance(section.kind, Prose):
+            return mentions(str(record.get(section.name, "")), example.concept)
+    return None
 
 
 def _keywords(example: Example, text: str) -> float | None:
     """A keyword counts at the start of a word: `clot` is found in "clotting"."""
     if not example.keywords:
         return None
-    found = sum(re.search(rf"(?<!\w){re.escape(k)}", text, re.IGNORECASE) is not None for k in example.keywords)
+    text = text.lower()
+    found = 0
+    for keyword in _lowered(example.keywords):
+        place = text.find(keyword)
+        while place > 0 and (text[place - 1].isalnum() or text[place - 1] == "_"):
+            place = text.find(keyword, place + 1)
+        found += place >= 0
     return found / len(example.keywords)
+
+
+@functools.lru_cache(maxsize=4096)
+def _lowered(keywords: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(keyword.lower() for keyword in keywords)

@@ -35,7 +35,7 @@ def fields(contract: Contract, base: Base) -> Fields:
             "stop": [base.stop],
             "temperature": 0.0,  # the same question gets the same answer
             "top_p": 0.9,  # counts only for who raises the temperature
-            "repeat_penalty": 1.0,  # headings and note repeat by design
+            "repeat_penalty": float(base.repeat_penalty),  # 1, none, is right: headings and note repeat by design
             "seed": 0,
             "num_ctx": min(base.context_length, CONTEXT),
             "num_predict": ANSWER,

@@ -1,0 +1,136 @@
+"""A form -> the patterns that find its headings, in any dress, what looks like another one, and code fences.
+
+A heading counts only at the start of a line.  Every repeat in the patterns is bounded or possessive (it gives nothing
+back), so that each runs in time linear in the text.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from contract.form import Form, Section
+
+
+@dataclass(frozen=True)
+class Heading:
+    """Where a section begins: its heading as the contract writes it, or (not exact) in another dress: `## Note`."""
+
+    section: Section
+    start: int
+    end: int
+    exact: bool
+
+
+class Patterns:
+    """A form's patterns, compiled."""
+
+    def __init__(self, form: Form) -> None:
+        self.form = form
+        self.whole = re.compile(_whole(form))
+        self.own_extra = re.compile(_own_extra(form), re.MULTILINE)
+        self.any_extra = re.compile(f"{_own_extra(form)}|{_MARKDOWN_HEADING}", re.MULTILINE)
+        self._headings = re.compile(_headings(form), re.MULTILINE)  # ^ matches after \n alone
+
+    def headings(self, text: str) -> Iterator[Heading]:
+        """The headings in `text`, exact or dressed, those in code fences too; a quoted line begins with none."""
+        for match in self._headings.finditer(text):
+            group = match.lastgroup or ""
+            section = self.form.sections[int(group[1:])]
+            yield Heading(section, *match.span(), exact=group[0] == "e")
+
+
+@dataclass(frozen=True)
+class Fence:
+    """A code fence: from its opening line to behind its closing one, and what stands between the two."""
+
+    start: int
+    inside: int
+    inside_end: int
+    end: int
+
+
+_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})([^\n]*)(?:\n|\Z)", re.MULTILINE)
+
+
+def fences(text: str) -> Iterator[Fence]:
+    """CommonMark's fences: closed by a line of at least as many of the same mark alone, or by the end of the text."""
+    if "```" not in text and "~~~" not in text:
+        return
+    opened = None
+    for line in _FENCE.finditer(text):
+        mark, rest = line.groups()
+        if opened is None:
+            opened = None if mark[0] == "`" and "`" in rest else line  # ```x``` is code within a line
+        elif mark[0] == opened[1][0] and len(mark) >= len(opened[1]) and not rest.strip():
+            yield Fence(opened.start(), opened.end(), line.start(), line.end())
+            opened = None
+    if opened is not None:
+        yield Fence(opened.start(), opened.end(), len(text), len(text))
+
+
+def holding(code: Sequence[Fence], place: int) -> Fence | None:
+    """The fence of `code`, which is in order, that holds the place."""
+    number = bisect_right(code, place, key=lambda fence: fence.start) - 1
+    return code[number] if number >= 0 and place < code[number].end else None
+
+
+# What dresses a title: # * - [ an emoji; neither a quotation, code, JSON nor a table.
+_SIGN = r"""(?:_|[^\w\s>`"'{|<~])"""
+_NUMBER = r"(?:(?i:section|part|step) )?\(?(?:\d{1,2}|[ivxIVX]{1,4}|[a-zA-Z])[.):]"
+_BEFORE = rf" {{0,3}}(?:{_SIGN}{{1,6}} {{0,2}})?(?:{_NUMBER} ?)?{_SIGN}{{0,4}}"
+_CLOSE = r"[*_\])#]"
+_AFTER = (
+    rf"(?:{_CLOSE}{{0,4}} ?:[:*_\])#]{{0,4}}"  # **Note:**  Note:
+    rf"|{_CLOSE}{{1,4}}(?!\w)(?: [-–—](?=[ \n]))?"  # **Note**  [Note] -
+    r"| {1,2}[-–—](?=[ \n])"  # Note - ...
+    r"| {0,3}\r?$)"  # on a line of its own
+)
+_MARKDOWN_HEADING = (
+    r"^ {0,3}#{1,6} {1,3}\S"
+    r"|^(?:\*\*|__)[^*_\n:]{1,40}(?::(?:\*\*|__)|(?:\*\*|__)(?: ?:|[ \r]{0,3}$))"  # **Sources:**  **Sources**
+)
+
+
+def _whole(form: Form) -> str:
+    """A text without a structural fault is a match; each group is a section's body."""
+    parts = []
+    for section in form.sections:
+        line = rf"(?:{_either(section.kind.marks)})[^\n]++"
+        body = rf"{line}(?:\n{line})*+" if section.kind.block else r"[^\n]++"
+        parts.append(f"{re.escape(form.head(section) + form.gap(section))}({body})")
+    return re.escape(form.separator).join(parts)
+
+
+def _headings(form: Form) -> str:
+    """Group e<n>: the head of section n as written; d<n>: its title in another dress, on no line of a list; s<n>: its
+    head as written, indented or numbered."""
+    exact = "|".join(f"(?P<e{n}>{re.escape(form.head(s))})" for n, s in enumerate(form.sections))
+    titles = "|".join(f"(?P<d{n}>{_loosened(s.title)})" for n, s in enumerate(form.sections))
+    shifted = "|".join(f"(?P<s{n}>{re.escape(form.head(s))})" for n, s in enumerate(form.sections))
+    dressed = rf"{_BEFORE}(?i:{titles}){_AFTER}| {{0,3}}(?:{_NUMBER} )?(?:{shifted})"
+    return f"^(?:{exact}|{_no_mark(form)}(?:{dressed}))"
+
+
+def _own_extra(form: Form) -> str:
+    """A line that begins as this form's headings do.  A bare `Title: ` must be short, capital and go on: "Sure, here
+    is your note:" is talk."""
+    before, after = form.heading.rstrip(" ").split("{title}")
+    if before or after != ":":
+        return rf"^{re.escape(before)}\w[\w &'()/-]{{0,40}}{re.escape(after)}"
+    return rf"^{_no_mark(form)}[A-Z][\w-]{{0,20}}(?: [\w/&-]{{1,20}}){{0,3}}: \S"
+
+
+def _no_mark(form: Form) -> str:
+    marks = sorted({mark for section in form.sections for mark in section.kind.marks})
+    return f"(?!{_either(marks)})" if marks else ""
+
+
+def _either(texts: list[str] | tuple[str, ...]) -> str:
+    return "|".join(map(re.escape, texts))
+
+
+def _loosened(title: str) -> str:
+    return "[ _-]{1,3}".join(map(re.escape, title.split(" ")))
