@@ -1,8 +1,10 @@
 """Model folder + live Ollama -> parity.json: is what is served what was trained?  `python -m eval.parity MODEL_DIR`
 
-For every fixture conversation the server's prompt must be the training side's: the same text (Base.prompt), the same
-token ids (the base's own tokenizer), the same number of tokens.  The registration itself must be the model folder's:
-weights, TEMPLATE, SYSTEM and every parameter.  Exit 2 on any difference.
+For every conversation of the corpus the server's prompt must be the training side's: the same text (Base.prompt), the
+same token ids (the base's own tokenizer), the same number of tokens.  The registration itself must be the model
+folder's: weights, TEMPLATE, SYSTEM and every parameter.  Exit 2 on any difference, whose likely cause is named.
+
+`python -m eval.parity --modelfile FILE` reads a stranger's Modelfile for faults instead, without server or dataset.
 """
 
 from __future__ import annotations
@@ -10,7 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,41 +23,79 @@ from contract.base import Base, Message, load_base
 from contract.base_folder import find_base_folder
 from contract.contract import load_contract
 from contract.errors import UserError, run
+from contract.example import read_examples
 from contract.handover import Manifest, new_file, read_manifest
 from contract.ollama_address import server_url
-from eval.conversations import CONVERSATIONS
-from eval.modelfile import load_modelfile, shown_parameters
-from eval.server import NoAnswerError, Server, weights_digest
+from eval.conversations import CONVERSATIONS, turns
+from eval.modelfile import load_modelfile
+from eval.modelfile_lint import lint
+from eval.parity_causes import find_causes
+from eval.parity_checks import (
+    Difference,
+    Encode,
+    compare_prompt,
+    compare_registration,
+    filling,
+    fits,
+    open_served,
+    probe_control_tokens,
+    trained_prompt,
+    training_tokenizer,
+)
+from eval.server import Server, weights_digest
 
 MODEL = "medical-mistral"
-SHOWN = 5  # differences printed; parity.json holds all
-Conversations = dict[str, list[Message]]
-Encode = Callable[[str], list[int]]  # text -> the training side's token ids, without the begin-of-sequence token
+SHOWN = 5  # differences printed
+KEPT = 20  # differences in parity.json: a wrong TEMPLATE makes hundreds, all alike
+REQUESTS = 24  # of --data
+WIDE = 200  # characters of a text or of token ids that are printed of a difference
+Conversations = Mapping[str, list[Message]]
 
 
 @dataclass(frozen=True)
-class Difference:
-    where: str  # a conversation's name, or "registration"
-    what: str  # text, ids, prompt tokens, weights, template, system, parameter ...
-    trained: str
-    served: str
+class Parity:
+    conversations: int
+    left_out: list[str]  # longer than the model folder's num_ctx
+    differences: list[Difference]
+    causes: list[str]
+    control_tokens: dict[str, dict[str, Any]]  # text -> id, and what the server makes of it in a user's words
+    gguf: str  # sha256 of the served weights
+    seconds: float
 
 
 def main() -> int:
     args = _parser().parse_args()
+    if args.modelfile:
+        return print_lint(Path(args.modelfile), args.json)
+    if not args.folder:
+        raise UserError("no MODEL_DIR; name the model folder that was registered, or --modelfile FILE to read one")
     folder, server = Path(args.folder), Server(server_url(args.host))
     version = server.check()
-    differences = compare(server, args.model, folder, args.base)
-    result = {
-        "equal": not differences, "model": args.model, "digest": server.digest(args.model), "ollama": version,
-        "conversations": len(CONVERSATIONS), "differences": [asdict(difference) for difference in differences],
-    }  # fmt: skip
-    text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
+    found = compare(server, args.model, folder, args.base, CONVERSATIONS | requests(args.data, folder))
+    text = json.dumps(verdict(found, args.model, server.digest(args.model), version), indent=2, ensure_ascii=False)
     out = Path(args.out) if args.out else folder.parent / "parity.json"
     with new_file(out) as file:
-        file.write_text(text, encoding="utf-8")
-    print(text if args.json else describe(args.model, differences, out))
-    return 2 if differences else 0
+        file.write_text(text + "\n", encoding="utf-8")
+    print(text if args.json else describe(args.model, found, out))
+    return 2 if found.differences else 0
+
+
+def print_lint(path: Path, as_json: bool) -> int:
+    findings = lint(path)
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(f"{path}: {finding}" for finding in findings) or f"{path}: nothing found")
+    return 2 if findings else 0
+
+
+def requests(data: str | None, folder: Path) -> dict[str, list[Message]]:
+    """REQUESTS of a dataset's test split, evenly spaced, each a conversation of one turn."""
+    if not data:
+        return {}
+    examples = read_examples(Path(data) / "test.jsonl", load_contract(folder / "task.toml"))
+    step = max(1, len(examples) // REQUESTS)
+    return {f"test split: {e.id}": turns("u", e.request) for e in examples[::step][:REQUESTS]}
 
 
 def compare(
@@ -62,20 +104,31 @@ def compare(
     folder: Path,
     base_folder: str | None = None,
     conversations: Conversations = CONVERSATIONS,
-) -> list[Difference]:
+) -> Parity:
     """Everything in which the registered model is not the folder's, or a served prompt not the trained one.
 
     Raises UserError when a folder is not what it should be, or the server or the model is not there.
     """
+    started = time.monotonic()
     manifest = read_manifest(folder, "model")
     base = load_base(folder / "base.toml")
     system = load_contract(folder / "task.toml").system_prompt()
     shown = server.show(model)
     encode = training_tokenizer(_base_folder(base_folder, manifest, base))
     differences = compare_registration(folder, base, system, shown, manifest["outputs"])
-    for name, messages in _watched(conversations):
-        differences += compare_prompt(server, model, base, encode, system, name, messages)
-    return differences
+    chosen, left_out = _chosen(conversations, folder, base, encode, system)
+    served = open_served(server, model, shown)
+    for name, messages in _watched(chosen):
+        differences += compare_prompt(served, base, encode, system, name, messages)
+    return Parity(
+        conversations=len(chosen),
+        left_out=left_out,
+        differences=differences,
+        causes=find_causes(base, shown, differences),
+        control_tokens=probe_control_tokens(served, base, encode),
+        gguf=weights_digest(shown),
+        seconds=round(time.monotonic() - started, 1),
+    )
 
 
 def _base_folder(named: str | None, manifest: Manifest, base: Base) -> Path:
@@ -84,112 +137,71 @@ def _base_folder(named: str | None, manifest: Manifest, base: Base) -> Path:
     return find_base_folder(base, named or (exported if exported and Path(exported).is_dir() else None))
 
 
-def training_tokenizer(folder: Path) -> Encode:
-    """The tokenizer that training uses: transformers' LlamaTokenizer of the base folder."""
-    try:
-        from transformers import LlamaTokenizer
-    except ImportError:
-        raise UserError(
-            "parity needs the packages transformers and sentencepiece; `make setup` installs them"
-        ) from None
-    tokenizer = LlamaTokenizer.from_pretrained(folder, legacy=False)
-    return lambda text: list(tokenizer.encode(text, add_special_tokens=False))
-
-
-def compare_registration(
-    folder: Path, base: Base, system: str, shown: dict[str, Any], outputs: dict[str, str]
-) -> list[Difference]:
-    """What Ollama holds against the model folder, and the folder's Modelfile against the contract."""
-    modelfile = load_modelfile(folder / "Modelfile")
-    pairs: list[tuple[str, Any, Any]] = [
-        (
-            "weights",
-            next((digest for name, digest in outputs.items() if name.endswith(".gguf")), ""),
-            weights_digest(shown),
-        ),
-        ("template", base.ollama_template(), shown.get("template", "")),
-        ("template in the Modelfile", base.ollama_template(), modelfile.template),
-        ("system", system, shown.get("system", "")),
-        ("system in the Modelfile", system, modelfile.system),
+def _chosen(
+    conversations: Conversations, folder: Path, base: Base, encode: Encode, system: str
+) -> tuple[dict[str, list[Message]], list[str]]:
+    """The conversations that fit the folder's num_ctx and one that fills it, and the names of those too long."""
+    contexts = load_modelfile(folder / "Modelfile").parameters.get("num_ctx", ())
+    if not contexts or not isinstance(contexts[-1], float):
+        return dict(conversations), []
+    num_ctx = int(contexts[-1])
+    long = [
+        n for n, messages in conversations.items() if not fits(encode(trained_prompt(base, system, messages)), num_ctx)
     ]
-    served = shown_parameters(shown.get("parameters", ""))
-    for name in sorted(modelfile.parameters.keys() | served.keys()):
-        pairs.append((f"parameter {name}", modelfile.parameters.get(name), served.get(name)))
-    differences = [Difference("registration", what, repr(a), repr(b)) for what, a, b in pairs if a != b]
-    if base.stop not in served.get("stop", ()):
-        differences.append(Difference("registration", "stop", repr(base.stop), repr(served.get("stop", ()))))
-    return differences
+    chosen = {name: messages for name, messages in conversations.items() if name not in long}
+    full = filling(base, encode, system, num_ctx)
+    return chosen | ({f"fills num_ctx {num_ctx}": full} if full else {}), long
 
 
-def compare_prompt(
-    server: Server, model: str, base: Base, encode: Encode, system: str, name: str, messages: list[Message]
-) -> list[Difference]:
-    """One conversation's text, token ids and number of prompt tokens, trained against served.
-
-    Unless the conversation begins with a system message, Ollama puts the model's own SYSTEM first.
-    """
-    own = messages[0]["role"] == "system"
-    text = base.prompt(messages if own else [{"role": "system", "content": system}, *messages])
-    ids = encode(text)
-    try:
-        served_text = rendered(server, model, messages)
-        served_ids = tokenized(server, model, served_text, base.stop, encode(base.stop))
-        served_count = counted(server, model, messages)
-    except NoAnswerError as error:
-        if error.kind == "transport":
-            raise UserError(f"Ollama at {server.url} stopped answering at '{name}': {error}; run again") from None
-        return [Difference(name, "an answer", "a prompt", str(error))]
-    pairs = [
-        ("text", text, served_text),
-        ("ids", ids, served_ids),
-        ("prompt tokens", len(ids) + base.add_bos, served_count),
-    ]
-    return [Difference(name, what, repr(trained), repr(served)) for what, trained, served in pairs if trained != served]
+def verdict(found: Parity, model: str, digest: str, version: str) -> dict[str, Any]:
+    """What parity.json holds."""
+    return {
+        "equal": not found.differences, "model": model, "digest": digest, "gguf_sha256": found.gguf, "ollama": version,
+        "conversations": found.conversations, "left_out": found.left_out,
+        "counts": dict(Counter(d.what for d in found.differences)), "causes": found.causes,
+        "control_tokens": found.control_tokens,
+        "differences": [asdict(difference) for difference in found.differences[:KEPT]], "seconds": found.seconds,
+    }  # fmt: skip
 
 
-# One token, and never a prompt cut to fit.  `shift` is the same in every call, or Ollama would reload the model.
-_CALL = {"stream": False, "truncate": False, "shift": False, "options": {"num_predict": 1, "temperature": 0}}
-
-
-def rendered(server: Server, model: str, messages: list[Message]) -> str:
-    """The text that Ollama makes of a conversation, without generating."""
-    body = {"model": model, "messages": messages, "_debug_render_only": True} | _CALL
-    try:
-        return str(server.call("/api/chat", body)["_debug_info"]["rendered_template"])
-    except (KeyError, TypeError):
-        raise UserError(f"Ollama at {server.url} does not show its prompts; parity was tried with 0.34.2") from None
-
-
-def tokenized(server: Server, model: str, text: str, stop: str, stop_ids: list[int]) -> list[int]:
-    """The token ids of a rendered text as the served GGUF cuts it, without the begin-of-sequence token.
-
-    `context` holds the ids of prompt + answer, cut as one text.  A stop token between the two parts them: no token
-    reaches over it, and whatever comes behind the last one is the answer's.
-    """
-    body = {"model": model, "prompt": text + stop, "template": "{{ .Prompt }}"} | _CALL
-    context = list(server.call("/api/generate", body).get("context") or [])
-    ends = [i for i in range(len(context)) if context[i : i + len(stop_ids)] == stop_ids]
-    return context[: ends[-1]] if ends else context
-
-
-def counted(server: Server, model: str, messages: list[Message]) -> int:
-    """How many tokens the whole chat prompt really had, the begin-of-sequence token included."""
-    return int(server.call("/api/chat", {"model": model, "messages": messages} | _CALL)["prompt_eval_count"])
-
-
-def describe(model: str, differences: Sequence[Difference], out: Path) -> str:
-    """The result in a line, then the first differences with both strings."""
-    if not differences:
-        return (
-            f"{model}: served as trained: {len(CONVERSATIONS)} conversations equal in text, token ids and count ({out})"
+def describe(model: str, found: Parity, out: Path) -> str:
+    """The result in a line, the likely causes, the first differences with both strings."""
+    lines = [f"{len(found.left_out)} conversations left out, longer than num_ctx"] if found.left_out else []
+    if not found.differences:
+        equal = f"{found.conversations} conversations equal in text, token ids and count, and every parameter"
+        lines.insert(0, f"{model}: served as trained: {equal}, in {found.seconds:.0f} s ({out})")
+    else:
+        where = {difference.where for difference in found.differences}
+        lines.insert(
+            0, f"{model}: NOT served as trained: {len(found.differences)} differences in {len(where)} places ({out})"
         )
-    where = {difference.where for difference in differences}
-    lines = [f"{model}: NOT served as trained: {len(differences)} differences in {len(where)} places ({out})"]
-    for difference in differences[:SHOWN]:
-        lines.append(
-            f"{difference.where}: {difference.what}\n  trained {difference.trained}\n  served  {difference.served}"
-        )
-    return "\n".join(lines)
+        lines += [f"likely cause: {cause}" for cause in found.causes]
+        for d in found.differences[:SHOWN]:
+            lines.append(f"{d.where}: {d.what}\n  trained {_around(d.trained, d)}\n  served  {_around(d.served, d)}")
+    return "\n".join([*lines, *control_line(found.control_tokens)])
+
+
+def _around(value: Any, difference: Difference) -> str:
+    """A long value from a little before the first place where the two part."""
+    written, trained, served = repr(value), repr(difference.trained), repr(difference.served)
+    if len(written) <= 2 * WIDE:
+        return written
+    same = next(
+        (i for i, (a, b) in enumerate(zip(trained, served, strict=False)) if a != b), min(len(trained), len(served))
+    )
+    start = max(0, same - WIDE // 2)
+    return f"{'... ' if start else ''}{written[start : start + WIDE]}{' ...' if start + WIDE < len(written) else ''}"
+
+
+def control_line(tokens: dict[str, dict[str, Any]]) -> list[str]:
+    """What becomes of a user's words that hold control tokens, in one line."""
+    taken = [text for text, found in tokens.items() if found["served as"] == "control token"]
+    if taken:
+        return [
+            f"a user's words {' '.join(taken)} become control tokens, in training and served alike: equal, and "
+            "injectable; refuse or mask them before they are sent"
+        ]
+    return ["a user's words [INST] [/INST] <s> </s> stay text when served"] if tokens else []
 
 
 def _watched(conversations: Conversations) -> Iterator[tuple[str, list[Message]]]:
@@ -205,12 +217,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m eval.parity", description="Prove that the served prompt is the trained one."
     )
-    parser.add_argument("folder", metavar="MODEL_DIR", help="the model folder that was registered")
+    parser.add_argument("folder", metavar="MODEL_DIR", nargs="?", help="the model folder that was registered")
     parser.add_argument("--model", default=MODEL, help=f"its name in Ollama (default {MODEL})")
     parser.add_argument("--host", help="Ollama's address (default: OLLAMA_HOST, else http://127.0.0.1:11434)")
     parser.add_argument("--base", metavar="DIR", help="the base's folder, whose tokenizer was trained with")
+    parser.add_argument("--data", metavar="DIR", help=f"a dataset: {REQUESTS} requests of its test split are added")
     parser.add_argument("--out", help="where to write the result (default: parity.json beside MODEL_DIR)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--modelfile", metavar="FILE", help="read this Modelfile for faults instead; asks no server")
     return parser
 
 

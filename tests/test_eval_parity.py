@@ -15,8 +15,8 @@ from contract.base import load_base
 from contract.contract import load_contract
 from contract.errors import UserError
 from contract.handover import read_manifest
-from eval.conversations import CONVERSATIONS
-from eval.parity import compare
+from eval.conversations import CONVERSATIONS, turns, unlike
+from eval.parity import compare, control_line, describe, requests
 from eval.server import Server
 from quantize.modelfile import fields
 from quantize.ollama_api import Ollama
@@ -64,17 +64,73 @@ def run_parity(*args: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_there_are_enough_conversations_and_no_two_alike() -> None:
-    assert len(CONVERSATIONS) >= 40
+    assert len(CONVERSATIONS) >= 200
     assert len({json.dumps(messages) for messages in CONVERSATIONS.values()}) == len(CONVERSATIONS)
+
+
+@pytest.mark.parametrize("pairs", [[("a", turns("u", "1")), ("a", turns("u", "2"))], [("a", []), ("b", [])]])
+def test_a_name_or_a_conversation_cannot_stand_twice(pairs: list[tuple[str, list[dict[str, str]]]]) -> None:
+    with pytest.raises(ValueError, match="stands twice"):
+        unlike(pairs)
+
+
+# part of the name -> what at least one of those conversations holds: the corpus cannot lose a hard text unseen
+HELD = {
+    "emoji": "\u200d", "chinese": "什", "combining": "e\u0301", "arabic": "ض", "tabs": "\t", "double spaces": "   ",
+    "edges": "\n\n", "carriage": "\r\n", "no-break": "\u00a0", "zero-width": "\u200b", "control token [INST]": "[/INST]",
+    "control token </s>": "</s>", "control token <s>": "<s>", "template braces": "{{ .System }}", "quotes": '"""',
+    "backslashes": "\\n", "code fence": "```", "markdown": "## ", "json": '{"a"', "digits": "3.14", "empty": "",
+    "very long": "arteries", "request": "HbA1c",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "part"), HELD.items())
+def test_the_corpus_holds_every_hard_text(name: str, part: str) -> None:
+    assert [m for n, messages in CONVERSATIONS.items() if name in n for m in messages if part in m["content"]]
 
 
 def test_served_as_trained(served: Server, folder: Path, tmp_path: Path) -> None:
     done = run_parity(folder, "--model", "parity", "--host", served.url, "--out", tmp_path / "parity.json")
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"served as trained: {len(CONVERSATIONS)} conversations equal" in done.stdout
+    every = len(CONVERSATIONS) + 1  # one fills the context
+    assert f"served as trained: {every} conversations equal" in done.stdout
     result = json.loads((tmp_path / "parity.json").read_text())
-    assert result["equal"] and result["differences"] == [] and result["conversations"] == len(CONVERSATIONS)
+    assert result["equal"] and result["differences"] == result["causes"] == result["left_out"] == []
+    assert (result["conversations"], result["counts"]) == (every, {})
     assert result["digest"] == served.digest("parity") != ""
+    assert result["gguf_sha256"] == read_manifest(folder, "model")["outputs"]["model.q4_k_m.gguf"]
+    assert result["ollama"] == served.check()
+
+
+def test_a_users_control_tokens_are_told_in_a_line(served: Server, folder: Path) -> None:
+    found = compare(served, "parity", folder, conversations=FEW)
+    assert {text: token["id"] for text, token in found.control_tokens.items()} == {
+        "[INST]": 3, "[/INST]": 4, "<s>": 1, "</s>": 2,
+    }  # fmt: skip
+    [line] = control_line(found.control_tokens)
+    assert line.startswith("a user's words [INST] [/INST] <s> </s> become control tokens") and "injectable" in line
+    tamed = {text: token | {"served as": "text"} for text, token in found.control_tokens.items()}
+    assert control_line(tamed) == ["a user's words [INST] [/INST] <s> </s> stay text when served"]
+
+
+def test_a_full_context_is_tried_and_what_is_longer_is_left_out(served: Server, folder: Path, tmp_path: Path) -> None:
+    too_long = {"too long": turns("u", "blood pressure " * 2000)}
+    found = compare(served, "parity", folder, conversations=FEW | too_long)
+    assert (found.left_out, found.conversations, found.differences) == (["too long"], len(FEW) + 1, [])
+    assert "1 conversations left out" in describe("parity", found, tmp_path)
+    model = serve_otherwise(served.url, folder, parameters={"num_ctx": 512})
+    found = compare(served, model, folder, conversations=FEW)
+    assert ("fills num_ctx 1024", "an answer") in {(d.where, d.what) for d in found.differences}
+    assert any("does not fit the served num_ctx" in cause for cause in found.causes)
+
+
+def test_requests_of_a_dataset_are_added(folder: Path, tmp_path: Path) -> None:
+    data = tmp_path / "dataset"
+    subprocess.run([sys.executable, "-m", "data_gen", "terminology", "--out", data], cwd=ROOT, check=True)
+    rows = {row["id"]: row["request"] for row in map(json.loads, (data / "test.jsonl").open())}
+    found = requests(str(data), folder)
+    assert len(found) == 24 < len(rows) and requests(None, folder) == {}
+    assert all(rows[name.removeprefix("test split: ")] == m[0]["content"] for name, m in found.items())
 
 
 def without(text: str, part: str) -> str:
@@ -92,7 +148,8 @@ BROKEN = {
     ),
     "another system text": ({"system": "Be brief."}, {"system", "text", "ids", "prompt tokens"}),
     "a wrong stop": ({"parameters": {"stop": ["[INST]"]}}, {"parameter stop", "stop"}),
-    "another context": ({"parameters": {"num_ctx": 512}}, {"parameter num_ctx"}),
+    "another context": ({"parameters": {"num_ctx": 512}}, {"parameter num_ctx", "an answer"}),
+    "another number of tokens": ({"parameters": {"num_predict": 9}}, {"parameter num_predict"}),
     "an added parameter": ({"parameters": {"top_k": 3}}, {"parameter top_k"}),
 }
 
@@ -102,28 +159,33 @@ def test_what_is_served_otherwise_is_caught(
     served: Server, folder: Path, changes: dict[str, Any], caught: set[str]
 ) -> None:
     model = serve_otherwise(served.url, folder, **changes)
-    differences = compare(served, model, folder, conversations=FEW)
+    differences = compare(served, model, folder, conversations=FEW).differences
     assert {difference.what for difference in differences} == caught
     assert all(difference.trained != difference.served for difference in differences)
 
 
 def test_the_same_fields_registered_by_hand_pass(served: Server, folder: Path) -> None:
-    assert compare(served, serve_otherwise(served.url, folder), folder, conversations=FEW) == []
+    assert compare(served, serve_otherwise(served.url, folder), folder, conversations=FEW).differences == []
 
 
 def test_a_double_bos_is_one_token_more(served: Server, folder: Path) -> None:
     model = serve_otherwise(served.url, folder, template="<s>" + TEMPLATE)
-    found = {d.what: d for d in compare(served, model, folder, conversations={"one": FEW["single turn"]})}
-    assert int(found["prompt tokens"].served) == int(found["prompt tokens"].trained) + 1
-    assert json.loads(found["ids"].served) == [1, *json.loads(found["ids"].trained)]
-    assert found["text"].served == repr("<s>")[:-1] + found["text"].trained[1:]
+    found = {
+        d.what: d
+        for d in compare(served, model, folder, conversations={"one": FEW["single turn"]}).differences
+        if d.where == "one"
+    }
+    assert found["prompt tokens"].served == found["prompt tokens"].trained + 1
+    assert found["ids"].served == [1, *found["ids"].trained]
+    assert found["text"].served == "<s>" + found["text"].trained
 
 
 def test_another_tokenizer_is_caught(served: Server, folder: Path, small_base: Path, tmp_path: Path) -> None:
     other = shutil.copytree(small_base, tmp_path / "base")
     make_tokenizer(other, size=900)
-    differences = compare(served, "parity", folder, str(other), FEW)
-    assert {difference.what for difference in differences} == {"ids", "prompt tokens"}
+    found = compare(served, "parity", folder, str(other), FEW)
+    assert {difference.what for difference in found.differences} == {"ids", "prompt tokens"}
+    assert "the GGUF's vocabulary is not that of the base folder's tokenizer" in found.causes[0]
 
 
 def test_other_weights_are_caught(served: Server, folder: Path, tmp_path: Path) -> None:
@@ -131,7 +193,8 @@ def test_other_weights_are_caught(served: Server, folder: Path, tmp_path: Path) 
     manifest = json.loads((other / "manifest.json").read_text())
     manifest["outputs"]["model.q4_k_m.gguf"] = "0" * 64
     (other / "manifest.json").write_text(json.dumps(manifest))
-    assert {difference.what for difference in compare(served, "parity", other, conversations=FEW)} == {"weights"}
+    differences = compare(served, "parity", other, conversations=FEW).differences
+    assert {difference.what for difference in differences} == {"weights"}
 
 
 def edit(name: str, old: str, new: str) -> Callable[[Path], None]:
@@ -156,18 +219,8 @@ def test_an_edited_modelfile_is_caught(
 ) -> None:
     other = shutil.copytree(folder, tmp_path / "model")
     change(other)
-    assert {difference.what for difference in compare(served, "parity", other, conversations=FEW)} == what
-
-
-def test_a_difference_shows_both_strings_and_exits_2(served: Server, folder: Path, tmp_path: Path) -> None:
-    model = serve_otherwise(served.url, folder, template=DEAD_SYSTEM)
-    out = tmp_path / "parity.json"
-    done = run_parity(folder, "--model", model, "--host", served.url, "--out", out)
-    assert done.returncode == 2 and "NOT served as trained" in done.stdout
-    assert "'[INST] Explain the medical term: Hypertension[/INST]'" in done.stdout, "what is served"
-    assert "'[INST] You explain medical terms" in done.stdout, "what was trained"
-    result = json.loads(out.read_text())
-    assert not result["equal"] and {"template", "text"} <= {d["what"] for d in result["differences"]}
+    differences = compare(served, "parity", other, conversations=FEW).differences
+    assert {difference.what for difference in differences} == what
 
 
 def test_bad_input_is_one_line(served: Server, folder: Path, tmp_path: Path) -> None:
@@ -175,5 +228,7 @@ def test_bad_input_is_one_line(served: Server, folder: Path, tmp_path: Path) -> 
         compare(served, "nobody", folder)
     with pytest.raises(UserError, match="not a finished model folder"):
         compare(served, "parity", tmp_path)
+    done = run_parity()
+    assert (done.returncode, done.stdout) == (1, "") and done.stderr.startswith("error: no MODEL_DIR; name ")
     with pytest.raises(UserError, match="no such base folder"):
         compare(served, "parity", folder, str(tmp_path / "none"))
