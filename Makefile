@@ -14,7 +14,7 @@ RUN     := artifacts/$(TASK)/$(PRESET)
 CONTRACT := $(wildcard contract/*.py contract/tasks/*.toml contract/bases/*.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint dataset finetune quantize register evaluate parity clean
+.PHONY: help setup demo test lint dataset finetune quantize register evaluate parity attribute release clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -64,7 +64,14 @@ evaluate: $(DATASET)/manifest.json ## format adherence of the registered model o
 	$(PYTHON) -m eval.adherence --model $(NAME) --data $(DATASET) --out $(RUN)/report
 
 parity: $(RUN)/model/manifest.json ## is the served prompt, token by token, the trained one?
-	$(PYTHON) -m eval.parity $(RUN)/model --model $(NAME)
+	$(PYTHON) -m eval.parity $(RUN)/model --model $(NAME) --data $(DATASET)
+
+attribute: $(RUN)/model/manifest.json $(RUN)/model-f16/manifest.json ## at which step, from adapter to Ollama, did answers change?
+	$(PYTHON) -m eval.attribute $(RUN) --data $(DATASET) --limit $(LIMIT)
+
+release: register ## may it be published?  certificate, self-test, parity and gate, one line each
+	$(PYTHON) -m scripts.release --data $(DATASET) --model-dir $(RUN)/model --model $(NAME) \
+	  --gate eval/gates/$(PRESET).toml --out $(RUN)/release
 
 clean: ## remove artifacts/ (datasets, adapters, models, reports)
 	rm -rf artifacts

@@ -2,191 +2,230 @@
 
 python -m eval.adherence                                   # medical-mistral on the local Ollama, the whole test split
 python -m eval.adherence --gguf artifacts/terminology/tiny/model/model.q4_k_m.gguf
+python -m eval.adherence --model medical-mistral:tiny --against medical-mistral:tiny-base --gate gate.toml
+
+Every answer goes at once to OUT.answers.jsonl beside the report: the same command goes on after a kill.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
+import os
+import platform
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from contract.contract import Contract, load_contract
-from contract.errors import UserError, run
-from contract.example import SPLITS, Example, read_examples
-from contract.handover import check_outputs, check_replaceable, read_manifest, sha256
-from eval.backends import Answer, Ask, Backend, Request, open_replay
-from eval.report import Judged, Report, summarise, summary, write_report
-from eval.verdict import judge
+from contract.contract import Contract
+from contract.errors import run
+from contract.example import Example
+from contract.handover import check_replaceable, sha256
+from eval.arguments import parser
+from eval.asking import ask_all, check_errors, conversations, plan
+from eval.backends import Backend, ReplacedError
+from eval.compared import Compared, compared, pretended
+from eval.conditions import few_shots, sample
+from eval.connect import open_backend, open_other
+from eval.data import read_data
+from eval.figures import figures, known
+from eval.gate import Gate, judge_gate, load_gate, to_markdown
+from eval.honesty import check_prompts
+from eval.judged import Judged, with_content
+from eval.junit import to_junit
+from eval.ladder import ladder
+from eval.options import read_settings
+from eval.progress import progress
+from eval.recording import Recording, open_recording
+from eval.report import Evidence, summarise, write_report
+from eval.report_md import table
 
-DATA = "artifacts/terminology/dataset"
-MODEL = "medical-mistral"
-GIVE_UP_AFTER = 10  # requests in a row without an answer: the server is gone or sick, the rest would only wait
+
+@dataclass(frozen=True)
+class Asked:
+    """One model's answers to everything it was asked, and what it was, exactly."""
+
+    backend: Backend
+    rows: list[Judged]
+    kept: int  # of them, recorded by an earlier run
+    pins: dict[str, Any]
+    seconds: float
 
 
-def main() -> None:
-    args = _parser().parse_args()
+@dataclass(frozen=True)
+class Exam:
+    """What every model is asked."""
+
+    contract: Contract
+    examples: Sequence[Example]
+    train: Sequence[Example]  # for few-shot prompts
+
+    def conversations(self, condition: str, shots: int) -> list[tuple[Example, tuple[Any, ...]]]:
+        told = few_shots(self.train, self.examples, shots)
+        return conversations(self.contract, condition, told, self.examples)
+
+
+def main() -> int:
+    args = parser().parse_args()
     started = time.monotonic()
-    contract, examples = read_data(Path(args.data), args.split)
-    examples = sample(examples, args.limit)
-    with open_backend(args) as backend:
-        out = (
-            Path(args.out) if args.out else Path(args.data).parent / "reports" / re.sub(r"[^\w.-]+", "-", backend.model)
-        )
+    settings = read_settings(args.set)
+    contract, splits = read_data(Path(args.data), args.split)
+    exam = Exam(contract, sample(splits[args.split], args.limit), splits["train"])
+    for shots in {args.few_shot, args.against_shots or 0}:
+        check_prompts(contract, exam.conversations(args.condition, shots))
+    gate = _gate(args, exam)
+    with open_backend(args, settings) as backend:
+        out = Path(args.out) if args.out else _place(Path(args.data), backend.model, args)
         check_replaceable(out, "report")
-        asked = time.monotonic()
-        rows = ask_all(contract, backend.ask, examples, args.concurrency)
-        seconds = time.monotonic() - asked
-        pins = backend.pins()
-    check_answered(rows)
-    report = summarise(contract, backend.kind, backend.model, rows, seconds)
-    folder = Path(args.data)
-    inputs = {name: sha256(folder / name) for name in (f"{args.split}.jsonl", "task.toml", "manifest.json")}
-    settings = {
-        "backend": backend.kind, "model": backend.model, **pins, "split": args.split, "limit": args.limit,
-        "temperature": 0, "seed": 0, "concurrency": args.concurrency, "reading": "strict", "system": "as served",
-    }  # fmt: skip
-    write_report(out, report, rows, inputs, settings, started)
-    print(report.to_json() if args.json else f"{table(report)}\nreport: {out / 'report.md'}")
-
-
-def read_data(folder: Path, split: str) -> tuple[Contract, list[Example]]:
-    """The task's contract and the split's checked rows.  Raises UserError when there is none."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such dataset; `python -m data_gen terminology --out {folder}` makes one")
-    if not (folder / f"{split}.jsonl").is_file():
-        raise UserError(
-            f"{folder}: no {split} split there ({split}.jsonl); `python -m data_gen` writes all of {', '.join(SPLITS)}"
-        )
-    manifest = read_manifest(folder, "dataset")
-    check_outputs(folder, manifest)
-    contract = load_contract(folder / "task.toml")
-    return contract, read_examples(folder / f"{split}.jsonl", contract)
-
-
-def sample(examples: Sequence[Example], limit: int | None) -> list[Example]:
-    """`limit` rows, even over categories, each concept once before any twice; always the same, in file order."""
-    if limit is None or limit >= len(examples):
-        return list(examples)
-    seen: dict[str, int] = {}
-    ranked: dict[str, list[tuple[int, bytes, int]]] = {}
-    for number, example in enumerate(examples):
-        turn = seen[example.concept] = seen.get(example.concept, -1) + 1
-        draw = hashlib.sha256(example.concept.encode()).digest()  # or the first of the alphabet would stand for all
-        ranked.setdefault(example.category, []).append((turn, draw, number))
-    places = [(place, name, row[-1]) for name, group in ranked.items() for place, row in enumerate(sorted(group))]
-    return [examples[number] for number in sorted(row[-1] for row in sorted(places)[:limit])]
-
-
-def open_backend(args: argparse.Namespace) -> AbstractContextManager[Backend]:
-    """The one backend that the arguments name."""
-    if args.replay:
-        return open_replay(Path(args.replay))
-    if args.gguf:
-        from eval.embedded import open_gguf
-
-        if args.concurrency > 1:
-            raise UserError(
-                "--gguf answers one request at a time; leave --concurrency out, or let Ollama serve the model"
-            )
-        return open_gguf(Path(args.gguf))
-    from contract.ollama_address import server_url
-    from eval.server import Server, open_ollama
-
-    return open_ollama(Server(server_url(args.host)), args.model or MODEL)
-
-
-def ask_all(contract: Contract, ask: Ask, examples: Sequence[Example], concurrency: int = 1) -> list[Judged]:
-    """Every example asked and judged, in order.  Only the user's words are sent: the served SYSTEM acts.
-
-    Raises UserError when GIVE_UP_AFTER requests in a row got no answer.
-    """
-    rows: list[Judged] = []
-    requests = [Request(example.id, ({"role": "user", "content": example.request},)) for example in examples]
-    with _answers(ask, requests, concurrency) as answers:
-        for example, answer in zip(examples, _watched(answers, len(requests)), strict=True):
-            rows.append(Judged(example, answer, None if answer.error_kind else judge(contract, example, answer)))
-            last = rows[-GIVE_UP_AFTER:]
-            if len(last) == GIVE_UP_AFTER and all(row.answer.error_kind in ("transport", "server") for row in last):
-                raise UserError(
-                    f"{GIVE_UP_AFTER} requests in a row got no answer ({answer.error}); no report was written"
-                )
-    return rows
+        with _recording(out, args) as recording:
+            asked = _ask(exam, backend, args, recording, args.condition, args.few_shot)
+    others: dict[str, Asked] = {}
+    if args.against:
+        with _recording(out, args) as recording:
+            others = _others(exam, args, settings, recording)
+    return _report(exam, asked, others, gate, out, args, started)
 
 
 @contextmanager
-def _answers(ask: Ask, requests: Sequence[Request], concurrency: int) -> Iterator[Iterable[Answer]]:
-    if concurrency == 1:
-        yield map(ask, requests)
+def _recording(out: Path, args: argparse.Namespace) -> Iterator[Recording | None]:
+    """The file beside the report that an answer goes to as it comes; none where all of them are replayed."""
+    if args.replay and not args.against:
+        yield None
         return
-    pool = ThreadPoolExecutor(concurrency)
+    with open_recording(out.with_name(f"{out.name}.answers.jsonl")) as recording:
+        for note in recording.notes:
+            _say(note)
+        if args.fresh:
+            recording.answers.clear()
+        yield recording
+
+
+def _gate(args: argparse.Namespace, exam: Exam) -> Gate | None:
+    """Read before the first request is sent: a fault in it must not cost a run."""
+    if not args.gate:
+        return None
+    requests = {example.id: example.request for example in exam.examples}
+    return load_gate(Path(args.gate), known(exam.contract, exam.examples), requests)
+
+
+def _ask(
+    exam: Exam, backend: Backend, args: argparse.Namespace, recording: Recording | None, condition: str, shots: int,
+    temperatures: Sequence[float] | None = None,
+) -> Asked:  # fmt: skip
+    """Every question answered, or found in the recording, and judged."""
+    seed = backend.options.get("seed", 0)
+    repeats = 1 if temperatures else args.repeats
+    questions = plan(exam.conversations(condition, shots), condition, temperatures or args.temperatures, repeats, seed)
+    recording = recording if backend.identity else None
+    started, before = time.monotonic(), len(recording.added) if recording else 0
+    with progress(len(questions)) as told:
+        rows = ask_all(exam.contract, backend, questions, args.concurrency, recording, told)
+    failed = sum(bool(row.answer.error_kind) for row in rows)
+    kept = len(rows) - (len(recording.added) - before) - failed if recording else 0
+    if recording and kept:
+        _say(f"{kept} of {len(rows)} answers were recorded before in {recording.path}; --fresh asks anew")
+    pins = _pins(backend, recording)
+    check_errors(rows, args.max_errors, f" (the others are kept in {recording.path})" if recording else "")
+    return Asked(backend, with_content(exam.contract, rows), kept, pins, time.monotonic() - started)
+
+
+def _pins(backend: Backend, recording: Recording | None) -> dict[str, Any]:
+    """What was measured.  When the model was replaced, some answers are another's: those of this run are withdrawn."""
     try:
-        yield pool.map(ask, requests)
-    finally:
-        pool.shutdown(cancel_futures=True)
+        return backend.pins()
+    except ReplacedError:
+        if recording:
+            recording.withdraw()
+        raise
 
 
-def _watched(answers: Iterable[Answer], total: int) -> Iterator[Answer]:
-    """The answers as they come, with a bar on a terminal, a line a tenth elsewhere; on stderr: stdout is --json's."""
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import track
-
-        yield from track(answers, "asking", total=total, console=Console(stderr=True))
-        return
-    tenth = max(1, total // 10)
-    for number, answer in enumerate(answers, 1):
-        yield answer
-        if number % tenth == 0 or number == total:
-            print(f"answered {number} of {total}", file=sys.stderr, flush=True)
-
-
-def check_answered(rows: Sequence[Judged]) -> None:
-    """Raises UserError when more than half of the requests got no answer: the rest would be no sample of the model."""
-    lost = [row.answer for row in rows if row.answer.error_kind]
-    if 2 * len(lost) > len(rows):
-        raise UserError(
-            f"{len(lost)} of {len(rows)} requests got no answer (first: {lost[0].error}); "
-            "mend that and run again; no report was written"
-        )
+def _others(
+    exam: Exam, args: argparse.Namespace, settings: Mapping[str, Any], recording: Recording | None
+) -> dict[str, Asked]:
+    """The models of --against, each told the form as a model of ours tells itself, once more with examples if wanted."""
+    condition = "system" if args.condition == "served" else args.condition
+    found: dict[str, Asked] = {}
+    for name in args.against:
+        with open_other(name, args, settings) as backend:
+            for shots in dict.fromkeys((args.few_shot, args.against_shots or args.few_shot)):
+                title = backend.model + (f", {shots} example{'s' * (shots > 1)} told" if shots else "")
+                found[title] = _ask(exam, backend, args, recording, condition, shots, args.temperatures[:1])
+    return found
 
 
-def table(report: Report) -> str:
-    """What a person wants to know first."""
-    lines = [f"{report.model}: adherence {report.adherence}", summary(report)]
-    for what, rates in (("section", report.sections), ("category", report.categories)):
-        lines += [f"  {what:9}{name:24}{rate}" for name, rate in rates.items()]
-    lines += [f"  failed   {cls:24}{n}" for cls, n in report.primary.items()]
-    return "\n".join(lines)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.adherence", description="Judge a model by its task's contract."
+def _report(
+    exam: Exam, asked: Asked, others: Mapping[str, Asked], gate: Gate | None, out: Path, args: argparse.Namespace,
+    started: float,
+) -> int:  # fmt: skip
+    """Write the report, print it, and tell by the exit code what the gate says."""
+    first, further = asked.rows[: len(exam.examples)], asked.rows[len(exam.examples) :]
+    report = summarise(exam.contract, asked.backend.kind, asked.backend.model, first, asked.seconds)
+    report = dataclasses.replace(
+        report, condition=args.condition, ladder=ladder(asked.rows, args.repeats), others=_lines(exam, first, others)
     )
-    backend = parser.add_mutually_exclusive_group()
-    backend.add_argument("--model", help=f"a model registered with Ollama (default {MODEL})")
-    backend.add_argument("--gguf", metavar="FILE", help="a model folder's GGUF, answered in this process by llama.cpp")
-    backend.add_argument("--replay", metavar="FILE", help="recorded answers: JSONL of {id, text, done_reason}")
-    parser.add_argument("--host", help="Ollama's address (default: OLLAMA_HOST, else http://127.0.0.1:11434)")
-    parser.add_argument("--data", default=DATA, help=f"the dataset folder (default {DATA})")
-    parser.add_argument("--split", default="test", choices=SPLITS, help="which rows to ask (default test)")
-    parser.add_argument("--limit", type=_positive, metavar="N", help="ask N rows, even over categories and concepts")
-    parser.add_argument("--out", help="the report folder (default: reports/<model> beside the dataset)")
-    parser.add_argument("--json", action="store_true", help="print report.json instead of the table")
-    parser.add_argument("--concurrency", type=_positive, default=1, metavar="N", help="requests at a time (default 1)")
-    return parser
+    outcome = (
+        judge_gate(gate, figures(exam.contract, first), {row.example.id: row.result for row in first}) if gate else None
+    )
+    files = {"gate.md": to_markdown(outcome), "junit.xml": to_junit(outcome)} if outcome else {}
+    evidence = Evidence(first, further, {name: other.rows for name, other in others.items()})
+    write_report(out, report, evidence, _inputs(args), _settings(exam, asked, others, args), started, files)
+    print(report.to_json() if args.json else f"{table(report)}\nreport: {out / 'report.html'}")
+    if outcome and not args.json:
+        print(f"\n{files['gate.md']}", end="")
+    return outcome.code if outcome else 0
 
 
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return int(text)
+def _lines(exam: Exam, measured: Sequence[Judged], others: Mapping[str, Asked]) -> tuple[Compared, ...]:
+    models = [compared(name, other.rows, measured) for name, other in others.items()]
+    return (
+        *models,
+        *(compared(n, rows, measured, True) for n, rows in pretended(exam.contract, exam.examples).items()),
+    )
+
+
+def _place(data: Path, model: str, args: argparse.Namespace) -> Path:
+    """The report's own folder: another condition is another report."""
+    name = re.sub(r"[^\w.-]+", "-", model)
+    name += f"-{args.condition}" if args.condition != "served" else ""
+    name += f"-{args.few_shot}shot" if args.few_shot else ""
+    return data.parent / "reports" / name
+
+
+def _inputs(args: argparse.Namespace) -> dict[str, str]:
+    folder = Path(args.data)
+    return {name: sha256(folder / name) for name in (f"{args.split}.jsonl", "task.toml", "manifest.json")}
+
+
+def _settings(exam: Exam, asked: Asked, others: Mapping[str, Asked], args: argparse.Namespace) -> dict[str, Any]:
+    """All that the figures depend on."""
+    backend, prompt = asked.backend, exam.contract.system_prompt()
+    same = {name: getattr(args, name) for name in (
+        "split", "limit", "condition", "few_shot", "temperatures", "repeats", "concurrency", "max_errors", "against_shots"
+    )}  # fmt: skip
+    sent = {"options": {k: v for k, v in backend.options.items() if k != "temperature"}} if backend.options else {}
+    return {
+        "backend": backend.kind, "model": backend.model, **asked.pins, **same, **sent, "kept": asked.kept,
+        "prompt": hashlib.sha256(prompt.encode()).hexdigest(),
+        "against": {name: {"backend": other.backend.kind, **other.pins} for name, other in others.items()},
+        "hardware": {"asked from": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
+    }  # fmt: skip
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    text = info.read_text(encoding="utf-8", errors="replace") if info.is_file() else ""
+    named = re.search(r"^model name\s*: (.*)", text, re.MULTILINE)
+    return named[1] if named else platform.processor()
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

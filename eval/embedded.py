@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from contract.errors import UserError
 from contract.handover import Manifest, read_manifest, sha256
 from eval.backends import Answer, Backend, Request, failed
 from eval.modelfile import load_modelfile
+from eval.options import own_options
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,7 @@ class Served:
 
     base: Base
     system: str
-    num_ctx: int
-    num_predict: int
-    repeat_penalty: float
-    stop: tuple[str, ...]
+    options: dict[str, Any]  # num_ctx, num_predict, stop...
 
     def prompt(self, messages: tuple[Message, ...]) -> str:
         """The served system text comes first unless the conversation brings its own, as in Ollama."""
@@ -38,19 +37,26 @@ class Served:
 
 
 @contextmanager
-def open_gguf(path: Path) -> Iterator[Backend]:
-    """Greedy answers of a model folder's GGUF.  Raises UserError when it is missing, damaged or refused."""
+def open_gguf(path: Path, settings: Mapping[str, Any] | None = None) -> Iterator[Backend]:
+    """Answers of a model folder's GGUF; `settings` stand before the folder's own parameters.
+
+    Raises UserError when it is missing, damaged or refused.
+    """
     folder = path.parent
     if not path.is_file():
         raise UserError(f"{path}: no such file; `python -m quantize ADAPTER_DIR --out DIR` writes model.<type>.gguf")
     manifest = read_manifest(folder, "model")
     digest = _checked(path, manifest)
     served = read_served(folder)
+    served.options.update(settings or {})
     llama = _load(path, served)
     try:
-        pins = {"weights": digest, "file": path.name, "num_ctx": served.num_ctx, "llama_cpp": _version()}
+        pins = {"weights": digest, "file": path.name, "num_ctx": served.options["num_ctx"], "llama_cpp": _version()}
         name, shared = f"{folder.name}/{path.name}", _read_ahead(llama, served)
-        yield Backend("llama_cpp", name, lambda request: _answer(llama, served, shared, request), lambda: pins)
+        yield Backend(
+            "llama_cpp", name, lambda request: _answer(llama, served, shared, request), lambda: pins,
+            _identity(digest, served), served.options,
+        )  # fmt: skip
     finally:
         llama.close()
 
@@ -59,19 +65,14 @@ def read_served(folder: Path) -> Served:
     """The model folder's base, system prompt and parameters.  Raises UserError when a file is missing or broken."""
     base = load_base(folder / "base.toml")
     parameters = load_modelfile(folder / "Modelfile").parameters
+    system = load_contract(folder / "task.toml").system_prompt()
+    return Served(base, system, own_options({"stop": (base.stop,)} | parameters, base.context_length))
 
-    def number(name: str, default: float) -> float:
-        value = parameters.get(name, (default,))[-1]
-        return value if isinstance(value, float) else default
 
-    return Served(
-        base,
-        load_contract(folder / "task.toml").system_prompt(),
-        int(number("num_ctx", base.context_length)),
-        int(number("num_predict", -1)),
-        number("repeat_penalty", 1.0),
-        tuple(str(stop) for stop in parameters.get("stop", (base.stop,))),
-    )
+def _identity(weights: str, served: Served) -> str:
+    """Of the weights, what turns a conversation into their prompt, and what runs them."""
+    prompt = hashlib.sha256(f"{served.base!r} {served.system}".encode()).hexdigest()
+    return f"llama_cpp {_version()} {weights} {prompt}"
 
 
 def _checked(path: Path, manifest: Manifest) -> str:
@@ -90,7 +91,9 @@ def _load(path: Path, served: Served) -> Any:
     except ImportError:
         raise UserError("--gguf needs the package llama-cpp-python; `make setup` installs it") from None
     try:  # flash attention as in Ollama, or the last digits differ and with them some answers
-        return Llama(str(path), n_ctx=served.num_ctx, n_threads=_threads(), seed=0, flash_attn=True, verbose=False)
+        return Llama(
+            str(path), n_ctx=served.options["num_ctx"], n_threads=_threads(), seed=0, flash_attn=True, verbose=False
+        )
     except ValueError as error:
         raise UserError(f"{path}: llama.cpp cannot load it ({error}); run `python -m quantize` again") from None
 
@@ -128,19 +131,41 @@ def _tokens(llama: Any, served: Served, messages: tuple[Message, ...]) -> list[i
 def _answer(llama: Any, served: Served, shared: int, request: Request) -> Answer:
     started = time.monotonic()
     ids = _tokens(llama, served, request.messages)
-    own = {"temperature": 0.0, "num_predict": served.num_predict, "repeat_penalty": served.repeat_penalty}
-    options = own | request.options
-    room = served.num_ctx - len(ids)
+    options = {**served.options, **request.options}
+    room = options["num_ctx"] - len(ids)
     if room < 1:
-        return failed("server", f"the prompt has {len(ids)} tokens, the context {served.num_ctx}")
-    limit = min(options["num_predict"], room) if options["num_predict"] > 0 else room
+        return failed("server", f"the prompt has {len(ids)} tokens, the context {options['num_ctx']}")
     llama.n_tokens = min(llama.n_tokens, shared)  # keep just the shared beginning of the request before
-    tokens = llama.generate(ids, temp=options["temperature"], repeat_penalty=options["repeat_penalty"])
-    text, reason, made = _until_stop(llama, tokens, served.stop, limit)
+    llama.set_seed(options["seed"])
+    tokens = llama.generate(
+        ids, temp=options["temperature"], repeat_penalty=1.0,
+        logits_processor=_penalty(options["repeat_penalty"], options["repeat_last_n"]),
+        **{name: options[name] for name in ("top_k", "top_p", "min_p")},
+    )  # fmt: skip
+    text, reason, made = _until_stop(llama, tokens, options["stop"], min(options["num_predict"], room))
     return Answer(text, reason, len(ids), made, seconds=time.monotonic() - started)
 
 
-def _until_stop(llama: Any, tokens: Iterator[int], stops: tuple[str, ...], limit: int) -> tuple[str, str, int]:
+def _penalty(penalty: float, last: int) -> Any:
+    """llama.cpp's repeat penalty over the `last` tokens (-1: all), the prompt's among them as in Ollama.
+
+    llama-cpp-python's own counts the answer's tokens alone.  None where there is nothing to do.
+    """
+    if penalty == 1.0 or not last:
+        return None
+    import numpy as np
+    from llama_cpp import LogitsProcessorList
+
+    def penalise(tokens: Any, scores: Any) -> Any:
+        seen = np.unique(tokens if last < 0 else tokens[-last:])
+        scores = np.array(scores)
+        scores[seen] = np.where(scores[seen] > 0, scores[seen] / penalty, scores[seen] * penalty)
+        return scores
+
+    return LogitsProcessorList([penalise])
+
+
+def _until_stop(llama: Any, tokens: Iterator[int], stops: Sequence[str], limit: int) -> tuple[str, str, int]:
     """The text up to the stop token or a stop text, why it ended, and how many tokens it took.
 
     Not Llama.create_completion, which runs over the limit and drops bytes where an answer is no UTF-8; this does as

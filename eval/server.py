@@ -1,22 +1,26 @@
 """A running Ollama: its address, one checked call, what it holds of a model, and chat as a backend.
 
 server = Server(server_url(None))
-with open_ollama(server, "medical-mistral") as backend:
+with open_ollama(server, "medical-mistral") as backend:  # several servers: eval/hosts.py
     backend.ask(Request("1", ({"role": "user", "content": "Explain the medical term: uremia"},)))
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from contract.errors import UserError
-from eval.backends import REPEATED, Answer, Backend, Request, failed
+from eval.backends import REPEATED, Answer, Backend, ReplacedError, Request, failed, spelled
+from eval.modelfile import shown_parameters
+from eval.options import own_options
 
 TIMEOUT = 300.0  # seconds for one answer: a 7B on two cores takes about 100, its first load 60
+CONNECT = 5.0  # seconds until a host counts as not there
 PAUSES = (0.5, 1.0, 2.0)  # seconds before each further try
 # Ollama ends a generation after about 100 equal chunks in a row: the model's doing, so an answer, and a failed one.
 LOOPED = "token repeat limit reached"
@@ -37,7 +41,11 @@ class Server:
         import httpx
 
         self.url, self.timeout = url, timeout
-        self.client = httpx.Client(base_url=url, timeout=httpx.Timeout(timeout, connect=min(5.0, timeout)))
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)  # --concurrency is the bound
+        # Proxies of the environment are for the way out, not for a server of one's own.
+        self.client = httpx.Client(
+            base_url=url, timeout=httpx.Timeout(timeout, connect=min(CONNECT, timeout)), limits=limits, trust_env=False
+        )
 
     def call(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """The JSON object that GET (no body) or POST gives.  Raises NoAnswerError.
@@ -58,6 +66,8 @@ class Server:
 
         try:
             response = self.client.get(path) if body is None else self.client.post(path, json=body)
+        except httpx.ConnectTimeout:
+            raise NoAnswerError("transport", f"no connection within {CONNECT:g} s") from None
         except httpx.TimeoutException:
             raise NoAnswerError("transport", f"no answer within {self.timeout:g} s") from None
         except httpx.TransportError as error:
@@ -73,6 +83,16 @@ class Server:
             found = message or response.text[:120] or "an empty body"
             raise NoAnswerError("server", f"HTTP {status}: {found}", status, again=status == 503)
         return data
+
+    def is_there(self) -> bool:
+        """Whether anything answers at the address, soon."""
+        import httpx
+
+        try:
+            self.client.get("/api/version", timeout=CONNECT)
+        except httpx.TransportError:
+            return False
+        return True
 
     def check(self) -> str:
         """Ollama's version.  Raises UserError with cause and cure when it cannot be used."""
@@ -118,20 +138,36 @@ class Server:
 
 
 @contextmanager
-def open_ollama(server: Server, model: str) -> Iterator[Backend]:
-    """Chat with a registered model by the native API.  Raises UserError when it cannot, or it is replaced midway."""
+def open_ollama(server: Server, model: str, settings: Mapping[str, Any] | None = None) -> Iterator[Backend]:
+    """Chat with a registered model by the native API; `settings` stand before the model's own parameters.
+
+    Raises UserError when it cannot, and from `pins` when the model is replaced midway.
+    """
     version, shown = server.check(), server.show(model)
     digest, details = server.digest(model), shown.get("details", {})
+    options = own_options(shown_parameters(str(shown.get("parameters") or "")), _trained_context(shown))
+    options |= settings or {}
 
     def pins() -> dict[str, Any]:
         if server.digest(model) != digest:
-            raise UserError(f"'{model}' was registered anew while it was being measured; run again")
+            raise ReplacedError(f"'{model}' was registered anew while it was being measured; run again")
         return {
             "ollama": version, "digest": digest, "weights": weights_digest(shown), "url": server.url,
             "num_ctx": server.context_length(digest), "quantisation": details.get("quantization_level"),
+            **{name: _sha256(shown.get(name)) for name in ("template", "system", "parameters")},
         }  # fmt: skip
 
-    yield Backend("ollama", model, lambda request: _chat(server, model, request), pins)
+    identity = f"ollama {version} {digest}"  # the digest is of weights, template, system text and parameters
+    yield Backend("ollama", model, lambda request: _chat(server, model, options, request), pins, identity, options)
+
+
+def _trained_context(shown: dict[str, Any]) -> int | None:
+    info = shown.get("model_info") or {}
+    return next((value for key, value in info.items() if key.endswith(".context_length")), None)
+
+
+def _sha256(text: Any) -> str:
+    return hashlib.sha256(str(text or "").encode()).hexdigest()
 
 
 def weights_digest(shown: dict[str, Any]) -> str:
@@ -140,11 +176,12 @@ def weights_digest(shown: dict[str, Any]) -> str:
     return found.group(1) if found else ""
 
 
-def _chat(server: Server, model: str, request: Request) -> Answer:
+def _chat(server: Server, model: str, options: Mapping[str, Any], request: Request) -> Answer:
+    sent = {**options, **request.options}
     body = {
         "model": model, "messages": list(request.messages), "stream": False, "keep_alive": "10m",
         "truncate": False, "shift": False,  # a prompt or answer too long for the context is an error, not silently cut
-        "options": {"seed": 0, "temperature": 0} | request.options,
+        "options": sent,
     }  # fmt: skip
     started = time.monotonic()
     try:
@@ -154,14 +191,28 @@ def _chat(server: Server, model: str, request: Request) -> Answer:
         if LOOPED in str(error):
             return Answer("", REPEATED, seconds=seconds)
         return failed(error.kind, str(error), seconds)
-    return _read_chat(data, time.monotonic() - started)
+    return _read_chat(data, sent["num_ctx"], time.monotonic() - started)
 
 
-def _read_chat(data: dict[str, Any], seconds: float) -> Answer:
-    """Only a finished answer counts: `done: true`, a text, and a reason that ends a generation."""
+def _read_chat(data: dict[str, Any], num_ctx: int, seconds: float) -> Answer:
+    """Only a finished answer to the whole prompt counts.
+
+    That is `done: true`, a text, a reason that ends a generation, and a prompt shorter than the context.
+    """
     message = data.get("message")
     text = message.get("content") if isinstance(message, dict) else None
-    reason = data.get("done_reason")
+    reason, prompt = data.get("done_reason"), data.get("prompt_eval_count")
     if data.get("done") is not True or not isinstance(text, str) or reason not in ("stop", "length"):
         return failed("server", f"unfinished answer: done {data.get('done')}, done_reason {reason}", seconds)
-    return Answer(text, reason, data.get("prompt_eval_count"), data.get("eval_count"), seconds)
+    if not isinstance(prompt, int) or not 0 < prompt < num_ctx:
+        return failed("server", f"prompt_eval_count {prompt}, wanted 1 to {num_ctx - 1} (num_ctx {num_ctx})", seconds)
+    return Answer(spelled(text), reason, prompt, data.get("eval_count"), seconds, _waited(data))
+
+
+def _waited(data: dict[str, Any]) -> float | None:
+    """Seconds in the server's queue: what of its own total it neither loaded nor evaluated.  None when it is not told."""
+    total = data.get("total_duration")
+    if not isinstance(total, int):
+        return None
+    worked = sum(data.get(f"{part}_duration") or 0 for part in ("load", "prompt_eval", "eval"))
+    return round(max(0, total - worked) / 1e9, 4)

@@ -104,7 +104,7 @@ def _show(folder: Path, data: Path, reports: dict[str, Path], name: str, served:
         print(f"\nOne answer (it shows the form; a model this small is often wrong, and nothing here is medical advice)\n"
               f"> {example['request']}\n{example['text'].strip()}")  # fmt: skip
     gguf = next((folder / "model").glob("*.gguf"))
-    print(f"\nmodel {gguf}\nreport {reports['tuned'] / 'report.md'}\nloss curve {folder / 'adapter' / 'loss.png'}")
+    print(f"\nmodel {gguf}\nreport {reports['tuned'] / 'report.html'}\nloss curve {folder / 'adapter' / 'loss.png'}")
     if served:
         print(f'next: ollama run {name} "Explain the medical term: Hypertension"')
     else:

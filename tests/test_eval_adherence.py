@@ -13,8 +13,10 @@ from contract.contract import load_contract
 from contract.errors import run
 from contract.example import Example, read_examples
 from eval import adherence
-from eval.adherence import sample
-from eval.backends import Answer, Request, failed
+from eval.asking import ask_all, conversations, plan
+from eval.backends import Answer, Ask, Backend, Request, failed
+from eval.conditions import sample
+from eval.judged import Judged
 from quantize.ollama_api import Ollama
 from quantize.register import register
 from tests.conftest import ROOT
@@ -48,7 +50,7 @@ class Outcome:
         self.out, self.err = capsys.readouterr()
 
     def is_one_line(self, *words: str) -> bool:
-        lines = [line for line in self.err.splitlines() if not line.startswith("answered")]
+        lines = [line for line in self.err.splitlines() if not line.startswith("answered ")]
         return (
             self.code == 1 and len(lines) == 1 and lines[0].startswith("error: ") and all(w in lines[0] for w in words)
         )
@@ -65,7 +67,7 @@ def test_perfect_answers_adhere(data, examples, tmp_path, monkeypatch, capsys) -
     done = Outcome(
         monkeypatch, capsys, "--data", data, "--replay", recording(tmp_path / "r.jsonl", examples), "--out", out
     )
-    assert done.code == 0 and "adherence 100.0 %" in done.out and str(out / "report.md") in done.out
+    assert done.code == 0 and "adherence 100.0 %" in done.out and str(out / "report.html") in done.out
     report = json.loads((out / "report.json").read_text())
     assert report["attempted"] == report["judged"] == len(examples) and report["failed"] == 0
     assert report["adherence"]["share"] == 1 and report["primary"] == report["classes"] == {}
@@ -86,17 +88,20 @@ def test_a_report_replayed_gives_the_same_report(data, examples, tmp_path, monke
 
 def test_missing_answers_are_counted_apart(data, examples, tmp_path, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
     path = recording(tmp_path / "r.jsonl", examples[: len(examples) - 20])
-    done = Outcome(monkeypatch, capsys, "--data", data, "--replay", path, "--out", tmp_path / "report", "--json")
+    arguments = ("--data", data, "--replay", path, "--out", tmp_path / "report", "--max-errors", 0.1)
+    done = Outcome(monkeypatch, capsys, *arguments, "--json")
     report = json.loads(done.out)
     assert (done.code, report["failed"], report["errors"]) == (0, 20, {"missing": 20})
     assert report["adherence"]["n"] == report["judged"] == len(examples) - 20 and report["adherence"]["share"] == 1
 
 
-def test_mostly_missing_answers_are_no_measurement(data, examples, tmp_path, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
-    path = recording(tmp_path / "r.jsonl", examples[:20])
-    done = Outcome(monkeypatch, capsys, "--data", data, "--replay", path, "--out", tmp_path / "report")
-    assert done.is_one_line(f"{len(examples) - 20} of {len(examples)} requests got no answer")
+def test_too_many_missing_answers_are_no_measurement(data, examples, tmp_path, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    path = recording(tmp_path / "r.jsonl", examples[20:])
+    arguments = ("--data", data, "--replay", path, "--out", tmp_path / "report")
+    done = Outcome(monkeypatch, capsys, *arguments, "--max-errors", 19 / len(examples))
+    assert done.is_one_line("--max-errors", f"20 of {len(examples)} requests got no answer")
     assert not (tmp_path / "report").exists()
+    assert Outcome(monkeypatch, capsys, *arguments, "--max-errors", 20 / len(examples)).code == 0
 
 
 def test_a_real_ollama_is_measured_and_pinned(  # type: ignore[no-untyped-def]
@@ -163,6 +168,7 @@ def test_a_server_that_fails_every_chat_ends_the_run(
         done = Outcome(monkeypatch, capsys, "--data", data, "--host", url, "--model", "m", "--out", tmp_path / "report")
     assert done.is_one_line("10 requests in a row got no answer", words) and not (tmp_path / "report").exists()
     assert len(seen) < 30, "the other requests were not sent"
+    assert (tmp_path / "report.answers.jsonl").read_text() == "", "an error is not kept"
 
 
 def test_some_errors_do_not_end_the_run(data, tmp_path, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
@@ -173,8 +179,9 @@ def test_some_errors_do_not_end_the_run(data, tmp_path, monkeypatch, capsys) -> 
 
     with speaking(answer) as (url, _):
         done = Outcome(
-            monkeypatch, capsys, "--data", data, "--host", url, "--model", "m", "--limit", 12, "--out", tmp_path / "r"
-        )
+            monkeypatch, capsys, "--data", data, "--host", url, "--model", "m", "--limit", 12, "--out", tmp_path / "r",
+            "--max-errors", 0.4,
+        )  # fmt: skip
     assert done.code == 0 and "12 attempted = 8 judged + 4 failed (4 server)" in done.out
     rows = [json.loads(line) for line in (tmp_path / "r/answers.jsonl").read_text().splitlines()]
     assert len(rows) == 12 and sum("adheres" in row for row in rows) == 8
@@ -249,12 +256,27 @@ def test_answers_keep_their_order_with_many_at_a_time(data: Path, examples: list
             busy -= 1
         return Answer(request.id) if busy >= 0 else failed("server", "never")
 
-    rows = adherence.ask_all(load_contract(data / "task.toml"), ask, examples[:40], concurrency=4)
+    rows = asked(data, ask, examples[:40], concurrency=4)
     assert [row.answer.text for row in rows] == [e.id for e in examples[:40]]
     assert 2 <= most <= 4
 
 
+def asked(data: Path, ask: Ask, examples: list[Example], concurrency: int = 1) -> list[Judged]:
+    contract = load_contract(data / "task.toml")
+    questions = plan(conversations(contract, "served", [], examples), "served", [0.0], 1, 0)
+    return ask_all(contract, Backend("ollama", "m", ask, dict), questions, concurrency)
+
+
+def test_a_fault_of_our_own_ends_the_run(data: Path, examples: list[Example]) -> None:
+    def ask(request: Request) -> Answer:
+        raise ZeroDivisionError
+
+    for concurrency in (1, 4):
+        with pytest.raises(ZeroDivisionError):
+            asked(data, ask, examples[:8], concurrency)
+
+
 def test_only_the_users_words_are_sent(data: Path, examples: list[Example]) -> None:
     sent: list[Request] = []
-    adherence.ask_all(load_contract(data / "task.toml"), lambda r: sent.append(r) or Answer("x"), examples[:3])  # type: ignore[func-returns-value]
+    asked(data, lambda r: sent.append(r) or Answer("x"), examples[:3])  # type: ignore[func-returns-value]
     assert [r.messages for r in sent] == [({"role": "user", "content": e.request},) for e in examples[:3]]

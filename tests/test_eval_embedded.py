@@ -20,12 +20,13 @@ ASKED = {
     "one turn": ({"role": "user", "content": "Explain the medical term: Hypertension"},),
     "own system text": ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is uremia?"}),
     "awkward text": ({"role": "user", "content": " double  spaces, 🫀 and [INST] \n"},),
+    "system text emptied": ({"role": "system", "content": ""}, {"role": "user", "content": "What is uremia?"}),
     "two turns": tuple({"role": r, "content": t} for r, t in [("user", "One?"), ("assistant", "1"), ("user", "Two?")]),
 }
 
 
-def request(name: str, tokens: int = 8) -> Request:
-    return Request(name, ASKED[name], {"num_predict": tokens})
+def request(name: str, tokens: int = 8, **options: float) -> Request:
+    return Request(name, ASKED[name], {"num_predict": tokens} | options)
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +52,13 @@ def test_prompt_begins_with_the_served_system_unless_the_conversation_brings_one
     assert served.prompt(ASKED["own system text"]) == "[INST] Be brief.\n\nWhat is uremia?[/INST]"
 
 
-def test_answers_as_ollama_does(ollama: str, folder: Path) -> None:
+@pytest.mark.parametrize("penalty", [1.0, 1.08, 5.0])
+def test_answers_as_ollama_does(ollama: str, folder: Path, penalty: float) -> None:
+    """A penalty counts the prompt's words too."""
     register(folder, "embedded", Ollama(ollama))
     with open_gguf(folder / GGUF) as here, open_ollama(Server(ollama), "embedded") as there:
         for name in ASKED:
-            mine, theirs = here.ask(request(name)), there.ask(request(name))
+            mine, theirs = (of.ask(request(name, repeat_penalty=penalty)) for of in (here, there))
             assert theirs.error == ""
             assert (mine.text, mine.done_reason) == (theirs.text, theirs.done_reason) and len(mine.text) > 5
             assert (mine.prompt_tokens, mine.answer_tokens) == (theirs.prompt_tokens, theirs.answer_tokens)
@@ -124,3 +127,30 @@ def test_llama_cpp_is_silent(folder: Path, capfd: pytest.CaptureFixture[str]) ->
     with open_gguf(folder / GGUF) as backend:
         backend.ask(request("one turn"))
     assert capfd.readouterr() == ("", "")
+
+
+def test_draws_are_repeatable_and_follow_the_seed(folder: Path) -> None:
+    def drawn(seed: int) -> str:
+        asked = Request("a", ASKED["one turn"], {"num_predict": 16, "temperature": 1.5, "seed": seed})
+        return backend.ask(asked).text
+
+    with open_gguf(folder / GGUF) as backend:
+        texts = [drawn(0), drawn(1), drawn(0), drawn(1)]
+    assert texts[:2] == texts[2:] and texts[0] != texts[1]
+
+
+def test_settings_stand_before_the_folders_own(folder: Path) -> None:
+    with open_gguf(folder / GGUF, {"num_predict": 3, "num_ctx": 512}) as backend:
+        answer = backend.ask(Request("a", ASKED["one turn"]))
+        assert (answer.answer_tokens, backend.pins()["num_ctx"], backend.options["num_ctx"]) == (3, 512, 512)
+    with open_gguf(folder / GGUF) as backend:
+        own = {name: backend.options[name] for name in ("num_ctx", "num_predict", "stop", "repeat_penalty")}
+    assert own == {"num_ctx": 1024, "num_predict": 512, "stop": ["</s>"], "repeat_penalty": 1.08}
+
+
+def test_an_identity_is_of_weights_and_prompt(folder: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(folder, tmp_path / "model")
+    task = (other / "task.toml").read_text()
+    (other / "task.toml").write_text(task.replace("first-year health students", "children"))
+    with open_gguf(folder / GGUF) as one, open_gguf(other / GGUF) as two, open_gguf(folder / GGUF) as same:
+        assert one.identity == same.identity != two.identity and sha256(folder / GGUF) in one.identity

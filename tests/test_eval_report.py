@@ -9,7 +9,9 @@ from contract.errors import UserError, run
 from contract.handover import check_outputs, read_manifest
 from eval import compare
 from eval.backends import REPEATED, Answer, failed
-from eval.report import Judged, Report, read_report, summarise, to_markdown, write_report
+from eval.judged import Judged, with_content
+from eval.report import Evidence, Report, read_report, summarise, write_report
+from eval.report_md import to_markdown
 from eval.verdict import judge
 from tests.test_eval_verdict import CLEAN, EXAMPLE, NOTE
 
@@ -26,7 +28,7 @@ ANSWERS = {
 
 def judged(*names: str) -> list[Judged]:
     rows = [(EXAMPLE, ANSWERS[name]) for name in names]
-    return [Judged(e, a, None if a.error_kind else judge(CONTRACT, e, a)) for e, a in rows]
+    return with_content(CONTRACT, [Judged(e, a, None if a.error_kind else judge(CONTRACT, e, a)) for e, a in rows])
 
 
 def report_of(*names: str) -> Report:
@@ -55,20 +57,20 @@ def test_a_section_counts_when_it_is_there_and_sound() -> None:
 
 def test_nothing_judged_has_no_share() -> None:
     report = report_of("refused")
-    assert report.adherence.share is None and report.named.share is None and report.keywords is None
+    assert report.adherence.share is None and report.named.share is None and report.content.score is None
     assert json.loads(report.to_json())["adherence"]["share"] is None
 
 
 def test_the_folder_keeps_every_answer_and_reads_back(tmp_path: Path) -> None:
     report, rows = report_of(*ANSWERS), judged(*ANSWERS)
-    write_report(tmp_path / "r", report, rows, {"test.jsonl": "0"}, {"model": "m"}, 0.0)
+    write_report(tmp_path / "r", report, Evidence(rows), {"test.jsonl": "0"}, {"model": "m"}, 0.0)
     assert read_report(tmp_path / "r") == report
     manifest = read_manifest(tmp_path / "r", "report")
     check_outputs(tmp_path / "r", manifest)
     assert manifest["counts"] == {"attempted": 6, "judged": 4, "failed": 2}
     kept = [json.loads(line) for line in (tmp_path / "r/answers.jsonl").read_text().splitlines()]
     assert [row["text"] for row in kept] == [answer.text for answer in ANSWERS.values()]
-    assert kept[1]["violations"] == [{"section": "note", "cls": "NOTE_WEAK", "found": "Ask."}]
+    assert kept[1]["violations"] == [{"section": "note", "cls": "NOTE_WEAK", "found": "Ask.", "start": 307, "end": 311}]
     assert kept[4]["error"] == "connection refused" and "adheres" not in kept[4]
 
 
@@ -87,7 +89,7 @@ def test_a_clean_run_has_no_faults_to_tell() -> None:
 
 @pytest.mark.parametrize("text", ["{", "{}", "[]", None])
 def test_a_report_that_cannot_be_read_is_one_line(tmp_path: Path, text: str | None) -> None:
-    write_report(tmp_path / "r", report_of("clean"), judged("clean"), {}, {}, 0.0)
+    write_report(tmp_path / "r", report_of("clean"), Evidence(judged("clean")), {}, {}, 0.0)
     path = tmp_path / "r/report.json"
     path.write_text(text) if text is not None else path.unlink()
     with pytest.raises(UserError, match="not a report of this version"):
@@ -105,7 +107,7 @@ def test_compare_prints_a_line_a_report_and_one_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, answers in {"base": ("cut", "refused"), "tuned": ("refused", "cut", "clean")}.items():
-        write_report(tmp_path / name, report_of(*answers), judged(*answers), {}, {}, 0.0)
+        write_report(tmp_path / name, report_of(*answers), Evidence(judged(*answers)), {}, {}, 0.0)
     assert compared(monkeypatch, tmp_path / "base", tmp_path / "tuned") == 0
     table, _, answer = capsys.readouterr().out.partition("\n\n")
     lines = [" ".join(line.split()) for line in table.splitlines()]
@@ -119,7 +121,7 @@ def test_compare_tells_reports_of_one_name_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("base", "tuned"):
-        write_report(tmp_path / name / "report", report_of("clean"), judged("clean"), {}, {}, 0.0)
+        write_report(tmp_path / name / "report", report_of("clean"), Evidence(judged("clean")), {}, {}, 0.0)
     assert compared(monkeypatch, tmp_path / "base/report", tmp_path / "tuned/report") == 0
     out = capsys.readouterr().out
     assert str(tmp_path / "base/report") in out and str(tmp_path / "tuned/report") in out

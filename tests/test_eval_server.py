@@ -27,23 +27,29 @@ DONE = {
 }
 REST: dict[str, Reply] = {
     "/api/version": (200, {"version": "0.34.2"}),
-    "/api/show": (200, {"modelfile": f"FROM /blobs/sha256-{'a' * 64}\n", "details": {"quantization_level": "Q4_K_M"}}),
+    "/api/show": (200, {
+        "modelfile": f"FROM /blobs/sha256-{'a' * 64}\n", "details": {"quantization_level": "Q4_K_M"},
+        "parameters": 'num_ctx    1024\nrepeat_penalty   1.1\nstop    "</s>"\ntemperature   0.7',
+    }),
     "/api/tags": (200, {"models": [{"name": "m:latest", "digest": "d1"}]}),
     "/api/ps": (200, {"models": [{"name": "m:latest", "digest": "d1", "context_length": 1024}]}),
-}
+}  # fmt: skip
 
 
 @contextmanager
-def speaking(answer: Callable[[str, int], Reply]) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
-    """A server that answers with `answer(path, how many requests came before)`; its URL and the requests it got."""
+def speaking(
+    answer: Callable[[str, int], Reply], chat: Callable[[Any], Reply] | None = None
+) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
+    """A server that answers with `answer(path, how many came before)`, /api/chat with `chat(body)`; what it was sent."""
     seen: list[tuple[str, Any]] = []
     released = threading.Event()
 
     class Speaker(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            reply = answer(self.path, len([path for path, _ in seen if path == self.path]))
-            seen.append((self.path, json.loads(body) if body else None))
+            data, before = json.loads(body) if body else None, len([path for path, _ in seen if path == self.path])
+            seen.append((self.path, data))
+            reply = chat(data) if chat and self.path == "/api/chat" else answer(self.path, before)
             if isinstance(reply, str):
                 if reply == HANG:
                     released.wait(10)
@@ -64,8 +70,7 @@ def speaking(answer: Callable[[str, int], Reply]) -> Iterator[tuple[str, list[tu
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Speaker)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}", seen
     finally:
@@ -99,7 +104,10 @@ def test_asks_for_a_repeatable_uncut_answer() -> None:
     assert (answer.text, answer.done_reason, answer.prompt_tokens, answer.answer_tokens) == (" Hello", "stop", 9, 2)
     assert asked[0][1] == {
         "model": "m", "messages": [{"role": "user", "content": "Hi"}], "stream": False, "truncate": False,
-        "shift": False, "keep_alive": "10m", "options": {"seed": 0, "temperature": 0, "num_predict": 3},
+        "shift": False, "keep_alive": "10m", "options": {
+            "num_ctx": 1024, "num_predict": 3, "stop": ["</s>"], "repeat_penalty": 1.1, "repeat_last_n": 64,
+            "top_k": 40, "top_p": 0.9, "min_p": 0.0, "temperature": 0.0, "seed": 0,
+        },
     }  # fmt: skip
 
 
@@ -115,6 +123,8 @@ LOST = {
     "not done": ((200, DONE | {"done": False}), "server", "unfinished", 1),
     "only loaded": ((200, DONE | {"done_reason": "load"}), "server", "done_reason load", 1),
     "no text": ((200, DONE | {"message": {}}), "server", "unfinished", 1),
+    "no prompt count": ((200, DONE | {"prompt_eval_count": None}), "server", "prompt_eval_count None", 1),
+    "a prompt that fills the context": ((200, DONE | {"prompt_eval_count": 1024}), "server", "num_ctx 1024", 1),
     "no JSON": ((200, "<html>"), "server", "<html>", 1),
     "a list": ((200, []), "server", "HTTP 200", 1),
     "empty": ((200, ""), "server", "an empty body", 1),
@@ -189,3 +199,22 @@ def test_a_model_replaced_midway_is_no_measurement() -> None:
         pytest.raises(UserError, match="registered anew"),
     ):
         backend.pins()
+
+
+def test_settings_stand_before_the_models_own_parameters() -> None:
+    with speaking(lambda path, _: REST[path] if path != "/api/chat" else (200, DONE)) as (url, seen):
+        with open_ollama(impatient(url), "m", {"num_ctx": 512, "stop": ["END"]}) as backend:
+            backend.ask(REQUEST)
+        sent = seen[-1][1]["options"]
+    assert (sent["num_ctx"], sent["stop"], sent["num_predict"], sent["repeat_penalty"]) == (512, ["END"], 3, 1.1)
+
+
+def test_the_time_in_the_servers_queue_is_told() -> None:
+    durations = {"total_duration": 9 * 10**9, "load_duration": 10**9, "prompt_eval_duration": 2 * 10**9}
+    answer, _ = chat((200, DONE | durations | {"eval_duration": 3 * 10**9}))
+    assert answer.waited == 3.0 and chat((200, DONE))[0].waited is None
+
+
+def test_an_identity_is_of_version_and_digest() -> None:
+    with speaking(lambda path, _: REST[path]) as (url, _), open_ollama(impatient(url), "m") as backend:
+        assert backend.identity == "ollama 0.34.2 d1"

@@ -1,0 +1,103 @@
+"""Contract + examples -> answers of pretend models that know the form and nothing else.
+
+Judged like any model's, they show what a figure is worth: what a real model does not beat, it was not measured by.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from contract.contract import Contract, Record
+from contract.example import Example
+from contract.kinds import Choice, Fixed, Items, Kind, Pairs, Prose
+
+# Says nothing about anything, in as many words as a section asks for.
+NOTHING = (
+    "here some words stand in their place so that there is text to be seen while none of them tells you what you came "
+    "to find out"
+)
+
+
+def baselines(contract: Contract, examples: Sequence[Example]) -> Mapping[str, list[str]]:
+    """The pretend models by name, each with its answer to every example, in order.
+
+    empty sections: every heading with the least text that keeps the form.  copy of the request: its words in every
+    section, once.  majority class (where there is a choice): empty sections and the option that most of these examples
+    have, so the best that a constant answer can do.  another concept: the next other concept's own answer.
+    """
+    found = {
+        "empty sections": [_write(contract, _empty(contract))] * len(examples),
+        "copy of the request": [_copy(contract, example.request) for example in examples],
+    }
+    if any(isinstance(section.kind, Choice) for section in contract.sections):
+        found["majority class"] = [_majority(contract, examples)] * len(examples)
+    if len({example.concept for example in examples}) > 1:
+        found["another concept"] = [examples[other].response for other in _others(examples)]
+    return found
+
+
+def _empty(contract: Contract) -> Record:
+    return {section.name: _least(section.kind, 5 * place) for place, section in enumerate(contract.sections)}
+
+
+def _least(kind: Kind, start: int) -> Any:
+    """The value with the fewest words that `kind` takes, from word `start` of NOTHING; of a choice its first option."""
+    match kind:
+        case Prose(min_words=words):
+            return _nothing(words, start)
+        case Items(min_items=items):
+            return [_nothing(3, start + n) for n in range(items)]
+        case Pairs(labels=labels, min_items=items):
+            return [{label: _nothing(3, start + 2 * n + m) for m, label in enumerate(labels)} for n in range(items)]
+        case Choice(options=options):
+            return options[0]
+        case Fixed(text=text):
+            return text
+
+
+def _nothing(words: int, start: int) -> str:
+    """A sentence of so many words; another `start` gives another one, so that no two lines of a list are alike."""
+    told = NOTHING.split()
+    text = " ".join(told[(start + n) % len(told)] for n in range(words))
+    return text[0].upper() + text[1:] + "."
+
+
+def _copy(contract: Contract, request: str) -> str:
+    line = " ".join(request.split())
+    record = _empty(contract)
+    for section in contract.sections:
+        match section.kind:
+            case Prose():
+                record[section.name] = line
+            case Items(min_items=items):
+                record[section.name] = [line] * items
+            case Pairs(labels=labels, min_items=items):
+                record[section.name] = [dict.fromkeys(labels, line)] * items
+    return _write(contract, record)
+
+
+def _majority(contract: Contract, examples: Sequence[Example]) -> str:
+    record = _empty(contract)
+    for section in contract.sections:
+        if isinstance(section.kind, Choice):
+            votes = Counter(example.record[section.name] for example in examples)
+            record[section.name] = max(section.kind.options, key=votes.__getitem__)
+    return _write(contract, record)
+
+
+def _write(contract: Contract, record: Record) -> str:
+    """As `contract.write`, but a value may be too long or too short: a copied request often is."""
+    parts = [contract.head(s) + contract.gap(s) + s.kind.write(record[s.name]) for s in contract.sections]
+    return contract.separator.join(parts)
+
+
+def _others(examples: Sequence[Example]) -> list[int]:
+    """For each example the place of the next one, round the end, that is about another concept."""
+    n = len(examples)
+    following = [0] * n
+    for place in reversed(range(2 * n)):
+        here, after = place % n, (place + 1) % n
+        following[here] = after if examples[after].concept != examples[here].concept else following[after]
+    return following
