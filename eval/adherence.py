@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from contract.contract import Contract
-from contract.errors import run
+from contract.errors import UserError, run
 from contract.example import Example
 from contract.handover import check_replaceable, sha256
 from eval.arguments import parser
@@ -75,6 +75,7 @@ def main() -> int:
     args = parser().parse_args()
     started = time.monotonic()
     settings = read_settings(args.set)
+    _check_others(args, settings)
     contract, splits = read_data(Path(args.data), args.split)
     exam = Exam(contract, sample(splits[args.split], args.limit), splits["train"])
     for shots in {args.few_shot, args.against_shots or 0}:
@@ -90,6 +91,15 @@ def main() -> int:
         with _recording(out, args) as recording:
             others = _others(exam, args, settings, recording)
     return _report(exam, asked, others, gate, out, args, started)
+
+
+def _check_others(args: argparse.Namespace, settings: Mapping[str, Any]) -> None:
+    """Whether the models of --against are there at all: told before the first request, not after the last."""
+    if args.against_shots and not args.against:
+        raise UserError("--against-shots says how the other models are asked: name one with --against MODEL")
+    for name in args.against:
+        with open_other(name, args, settings):
+            pass
 
 
 @contextmanager

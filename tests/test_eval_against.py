@@ -139,3 +139,17 @@ def test_a_base_gets_the_same_prompt_and_examples_too(  # type: ignore[no-untype
     assert all(more > 100 + same for same, more in zip(tokens[1], tokens[2], strict=True))
     again = Outcome(monkeypatch, capsys, *arguments)
     assert again.code == 0 and again.err.count("4 of 4 answers were recorded before") == 3, again.err
+
+
+def test_another_model_that_is_not_there_costs_no_run(ollama, data, examples, tmp_path, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setenv("OLLAMA_HOST", ollama.removeprefix("http://"))
+    arguments = ("--data", data, "--replay", recording(tmp_path / "r.jsonl", examples), "--out", tmp_path / "report")
+    for others, said in {
+        ("--against", "nobody"): "has no model 'nobody'",
+        ("--against", tmp_path): "no report there",
+        ("--against", tmp_path / "x.gguf"): "no such file",
+        ("--against", tmp_path / "x.jsonl"): "no such file",
+        ("--against-shots", 2): "name one with --against MODEL",
+    }.items():
+        done = Outcome(monkeypatch, capsys, *arguments, *others)
+        assert done.is_one_line(said) and not (tmp_path / "report").exists(), done.err
