@@ -12,17 +12,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from contract.errors import UserError
+from contract.line_file import LineFile, open_lines
 from eval.backends import Answer, Request
-
-START = b'{"key": "'  # of every line but those that declare others void
 
 
 def answer_key(identity: str, options: Mapping[str, Any], request: Request) -> str:
@@ -36,13 +33,19 @@ def answer_key(identity: str, options: Mapping[str, Any], request: Request) -> s
 
 @dataclass
 class Recording:
-    """Answers by key.  `notes` are the lines to tell the user about what was found in the file."""
+    """Answers by key, and the file that they stand in."""
 
-    path: Path
-    file: BinaryIO
-    answers: dict[str, Answer] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    lines: LineFile
+    answers: dict[str, Answer]
     added: list[str] = field(default_factory=list)  # keys of this run
+
+    @property
+    def path(self) -> Path:
+        return self.lines.path
+
+    @property
+    def notes(self) -> list[str]:
+        return self.lines.notes
 
     def append(self, key: str, name: str, answer: Answer) -> None:
         """Write an answer that came and wait until the disk has it."""
@@ -50,68 +53,32 @@ class Recording:
 
     def append_all(self, rows: Sequence[tuple[str, str, Answer]]) -> None:
         """Write answers, each with its key and its row's id, and wait once until the disk has them."""
-        for key, name, answer in rows:
-            assert not answer.error_kind, "an error is asked again, never kept"
-            values = asdict(answer)
-            del values["error_kind"], values["error"]
-            self._write({"key": key, "id": name} | values)
-            self.answers[key] = answer
-            self.added.append(key)
-        self._sync()
+        assert not any(answer.error_kind for _, _, answer in rows), "an error is asked again, never kept"
+        self.lines.append({"key": key, "id": name} | _told(answer) for key, name, answer in rows)
+        self.answers.update({key: answer for key, _, answer in rows})
+        self.added.extend(key for key, _, _ in rows)
 
     def withdraw(self) -> None:
         """Declare void what this run wrote: whose answers they are is not certain."""
         if self.added:
-            self._write({"void": self.added})
-            self._sync()
+            self.lines.append([{"void": self.added}])
             for key in self.added:
                 self.answers.pop(key, None)
             self.added = []
-
-    def _write(self, row: dict[str, Any]) -> None:
-        self.file.write((json.dumps(row) + "\n").encode())
-
-    def _sync(self) -> None:
-        self.file.flush()
-        os.fsync(self.file.fileno())
 
 
 @contextmanager
 def open_recording(path: Path) -> Iterator[Recording]:
     """The recording at `path`, made if it is not there.  Raises UserError when another run writes it, or others did."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as file:
-        _lock(file, path)
-        recording = Recording(path, file)
-        _read(recording)
-        yield recording
+    answers: dict[str, Answer] = {}
+    with open_lines(path, b'{"key": "', lambda line: _keep(answers, line), "answer of a run") as lines:
+        yield Recording(lines, answers)
 
 
-def _lock(file: BinaryIO, path: Path) -> None:
-    """One process at a time; the lock ends with the process, however it ends.  Windows has no flock: no lock there."""
-    try:
-        import fcntl
-    except ImportError:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"{path}: another run is writing it; wait for its end, or name another --out") from None
-
-
-def _read(recording: Recording) -> None:
-    recording.file.seek(0)
-    lines = recording.file.read().split(b"\n")
-    torn = lines.pop()  # what follows the last line break: nothing, or a line whose writing was cut short
-    read = [_keep(recording.answers, line) for line in lines]
-    ours = any(read) if lines else torn[: len(START)] == START[: len(torn)]
-    if not ours:
-        raise UserError(f"{recording.path}: holds no answer of a run; move it away, or name another --out")
-    if not all(read):
-        recording.notes.append(f"{recording.path}: lines that cannot be read: {read.count(False)}; asked again")
-    if torn:
-        recording.file.truncate(sum(len(line) + 1 for line in lines))
-        recording.notes.append(f"{recording.path}: the last line was cut short; its request is asked again")
+def _told(answer: Answer) -> dict[str, Any]:
+    values = asdict(answer)
+    del values["error_kind"], values["error"]
+    return values
 
 
 def _keep(answers: dict[str, Answer], line: bytes) -> bool:

@@ -47,11 +47,11 @@ def test_what_was_appended_is_there_for_the_next_run(tmp_path: Path) -> None:
 
 def test_every_answer_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[int] = []
-    monkeypatch.setattr("eval.recording.os.fsync", synced.append)
+    monkeypatch.setattr("contract.line_file.os.fsync", synced.append)
     with open_recording(tmp_path / "r.jsonl") as recording:
         recording.append("k1", "a", ANSWER)
         recording.append("k2", "a", ANSWER)
-        assert synced == [recording.file.fileno()] * 2
+        assert synced == [recording.lines.file.fileno()] * 2
 
 
 def test_an_error_cannot_be_kept(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_a_torn_last_line_is_dropped(path: Path, kept: int) -> None:
     whole = written(path, GOOD).read_bytes()
     line = json.dumps(dataclasses.asdict(BAD)).encode() + b"\n"
     path.write_bytes(whole + line[:kept])
-    assert read(path) == ([GOOD], ["the last line was cut short; its row is asked again"])
+    assert read(path) == ([GOOD], ["the last line was cut short; what it held is asked again"])
     assert path.read_bytes() == whole
     assert read(written(path, BAD)) == ([GOOD, BAD], [])
 
@@ -77,7 +77,7 @@ def test_a_damaged_line_costs_its_row_alone(path: Path, line: str) -> None:
     with path.open("a") as file:
         file.write(line + "\n")
     written(path, BAD)
-    assert read(path) == ([GOOD, BAD], ["lines that cannot be read: 1; their rows are asked again"])
+    assert read(path) == ([GOOD, BAD], ["lines that cannot be read: 1; what they held is asked again"])
 
 
 @pytest.mark.parametrize("text", ["my thesis\nunfinished", "my thesis", '{"id"; "x"}'])

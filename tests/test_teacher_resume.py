@@ -118,7 +118,7 @@ def test_a_second_run_on_the_same_journal_is_refused(journal: Path) -> None:
             run(fake, journal)
         _, told = (second := start(fake, journal)).communicate(timeout=60)
         assert second.returncode == 1 and told == (
-            f"error: {journal}: another run is writing it; wait for its end, or name another folder\n"
+            f"error: {journal}: another run is writing it; wait for its end, or name another --out\n"
         )
     assert process.returncode == 0 and len(lines(journal)) == 40
 
@@ -130,7 +130,7 @@ def test_a_torn_last_line_is_asked_again(journal: Path, capsys: pytest.CaptureFi
         journal.write_bytes(journal.read_bytes()[:-30])
         assert run(fake, journal) == whole
     told = capsys.readouterr().err
-    assert "the last line was cut short; its row is asked again" in told and "11 of 12 rows are finished" in told
+    assert "the last line was cut short; what it held is asked again" in told and "11 of 12 rows are finished" in told
     assert 1 <= len(fake.questions) - asked <= 3 and len(lines(journal)) == 12
 
 

@@ -8,17 +8,14 @@ with open_journal(Path("dataset.teacher.jsonl")) as journal:
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from contract.contract import Record
-from contract.errors import UserError
-
-_FIRST = b'{"id": "'  # what every line begins with
+from contract.line_file import LineFile, open_lines
 
 
 @dataclass(frozen=True)
@@ -43,58 +40,34 @@ class Entry:
 
 @dataclass
 class Journal:
-    """Finished rows by id and fingerprint.  `notes` are the lines to tell the user about what was found in the file."""
+    """Finished rows by id and fingerprint, and the file that they stand in."""
 
-    path: Path
-    file: BinaryIO
-    entries: dict[tuple[str, str], Entry] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    lines: LineFile
+    entries: dict[tuple[str, str], Entry]
+
+    @property
+    def notes(self) -> list[str]:
+        return self.lines.notes
 
     def append(self, entry: Entry) -> None:
         """Write the entry and wait until the disk has it."""
-        self.file.write((json.dumps(asdict(entry)) + "\n").encode())  # ASCII: half of a surrogate pair is no fault here
-        self.file.flush()
+        self.lines.append([asdict(entry)])
         self.entries[entry.id, entry.fingerprint] = entry
-        os.fsync(self.file.fileno())
 
 
 @contextmanager
 def open_journal(path: Path) -> Iterator[Journal]:
     """The journal at `path`, made if it is not there.  Raises UserError when another process writes it, or others did."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as file:
-        _lock(file, path)
-        journal = Journal(path, file)
-        _read(journal)
-        yield journal
+    entries: dict[tuple[str, str], Entry] = {}
 
+    def take(line: bytes) -> bool:
+        entry = _entry(line)
+        if entry:
+            entries[entry.id, entry.fingerprint] = entry
+        return entry is not None
 
-def _lock(file: BinaryIO, path: Path) -> None:
-    """One process at a time; the lock ends with the process, however it ends.  Windows has no flock: no lock there."""
-    try:
-        import fcntl
-    except ImportError:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"{path}: another run is writing it; wait for its end, or name another folder") from None
-
-
-def _read(journal: Journal) -> None:
-    journal.file.seek(0)
-    lines = journal.file.read().split(b"\n")
-    torn = lines.pop()  # what follows the last line break: nothing, or a line whose writing was cut short
-    read = [_entry(line) for line in lines]
-    if (lines and not any(read)) or (not lines and not _FIRST.startswith(torn[: len(_FIRST)])):
-        raise UserError(f"{journal.path}: holds no line of a teacher's journal; move it away")
-    journal.entries = {(entry.id, entry.fingerprint): entry for entry in read if entry}
-    damaged = read.count(None)
-    if damaged:
-        journal.notes.append(f"{journal.path}: lines that cannot be read: {damaged}; their rows are asked again")
-    if torn:
-        journal.file.truncate(sum(len(line) + 1 for line in lines))
-        journal.notes.append(f"{journal.path}: the last line was cut short; its row is asked again")
+    with open_lines(path, b'{"id": "', take, "line of a teacher's journal") as lines:
+        yield Journal(lines, entries)
 
 
 def _entry(line: bytes) -> Entry | None:

@@ -146,7 +146,7 @@ def _drop_broken(book: Journal, contract: Contract, rows: list[Row]) -> None:
                 contract.write(entry.record)
         except (ValueError, TypeError, AttributeError) as error:
             del book.entries[row.key]
-            book.notes.append(f"{book.path}: row '{row.draft.id}' is asked again: {shorten(str(error), 120)}")
+            book.notes.append(f"{book.lines.path}: row '{row.draft.id}' is asked again: {shorten(str(error), 120)}")
 
 
 def _tell(book: Journal, rows: list[Row], unfinished: int) -> None:
@@ -154,9 +154,11 @@ def _tell(book: Journal, rows: list[Row], unfinished: int) -> None:
     foreign = len(book.entries.keys() - {row.key for row in rows})
     notes = [*book.notes]
     if foreign:
-        notes.append(f"{book.path}: {foreign} rows of another model, fact, request, prompt or contract are not used")
+        notes.append(
+            f"{book.lines.path}: {foreign} rows of another model, fact, request, prompt or contract are not used"
+        )
     if unfinished < len(rows):
-        notes.append(f"{book.path}: {len(rows) - unfinished} of {len(rows)} rows are finished already")
+        notes.append(f"{book.lines.path}: {len(rows) - unfinished} of {len(rows)} rows are finished already")
     for note in notes:
         print(f"teacher: {note}", file=sys.stderr)
 
@@ -168,7 +170,7 @@ def _pausing(book: Journal, rows: list[Row], attempts: int, stop: threading.Even
         yield
     except (UserError, KeyboardInterrupt) as error:
         finished = sum(_finished(book, row, attempts) for row in rows)
-        line = f"{finished} of {len(rows)} rows are in {book.path}; the same command goes on from there"
+        line = f"{finished} of {len(rows)} rows are in {book.lines.path}; the same command goes on from there"
         if isinstance(error, KeyboardInterrupt):
             print(f"teacher: stopped: {line}", file=sys.stderr)
             raise
