@@ -18,7 +18,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,8 +98,9 @@ def _check_others(args: argparse.Namespace, settings: Mapping[str, Any]) -> None
     if args.against_shots and not args.against:
         raise UserError("--against-shots says how the other models are asked: name one with --against MODEL")
     for name in args.against:
-        with open_other(name, args, settings):
-            pass
+        with open_other(name, args, settings) as backend:
+            if backend.kind == "replay" and args.against_shots:
+                raise UserError(f"--against {name}: recorded answers cannot be asked again with --against-shots")
 
 
 @contextmanager
@@ -134,8 +135,13 @@ def _ask(
     questions = plan(exam.conversations(condition, shots), condition, temperatures or args.temperatures, repeats, seed)
     recording = recording if backend.identity else None
     started, before = time.monotonic(), len(recording.added) if recording else 0
-    with progress(len(questions)) as told:
-        rows = ask_all(exam.contract, backend, questions, args.concurrency, recording, told)
+    try:
+        with progress(len(questions)) as told:
+            rows = ask_all(exam.contract, backend, questions, args.concurrency, recording, told)
+    except (UserError, KeyboardInterrupt):
+        with suppress(UserError):  # it ends by the first error; what another model answered must not stay
+            _pins(backend, recording)
+        raise
     failed = sum(bool(row.answer.error_kind) for row in rows)
     kept = len(rows) - (len(recording.added) - before) - failed if recording else 0
     if recording and kept:
@@ -161,10 +167,10 @@ def _others(
     """The models of --against, each told the form as a model of ours tells itself, once more with examples if wanted."""
     condition = "system" if args.condition == "served" else args.condition
     found: dict[str, Asked] = {}
-    for name in args.against:
+    for name in dict.fromkeys(args.against):
         with open_other(name, args, settings) as backend:
             for shots in dict.fromkeys((args.few_shot, args.against_shots or args.few_shot)):
-                title = backend.model + (f", {shots} example{'s' * (shots > 1)} told" if shots else "")
+                title = name + (f", {shots} example{'s' * (shots > 1)} told" if shots else "")
                 found[title] = _ask(exam, backend, args, recording, condition, shots, args.temperatures[:1])
     return found
 

@@ -64,26 +64,26 @@ def conversations(
 
 def ask_all(
     contract: Contract, backend: Backend, questions: Sequence[Question], concurrency: int = 1,
-    recording: Recording | None = None, told: Told = lambda verdict: None,
+    recording: Recording | None = None, told: Told = lambda verdict, kept: None,
 ) -> list[Judged]:  # fmt: skip
     """Every question answered and judged, in order; what the recording holds is not asked again.
 
-    `told` hears each answer's verdict, None for one that never came.  Raises UserError when GIVE_UP_AFTER
+    `told` hears each answer's verdict, None for one that never came, and whether it was recorded before.  Raises UserError when GIVE_UP_AFTER
     requests in a row got no answer.
     """
     keys = [answer_key(backend.identity, {**backend.options, **q.request.options}, q.request) for q in questions]
     found: dict[int, Judged] = {}
 
-    def take(number: int, answer: Answer) -> None:
+    def take(number: int, answer: Answer, kept: bool = False) -> None:
         question = questions[number]
         verdict = None if answer.error_kind else judge(contract, question.example, answer)
         found[number] = Judged(question.example, answer, verdict, question.temperature, question.request.repeat)
-        told(verdict)
+        told(verdict, kept)
 
     known = recording.answers if recording else {}
     for number, key in enumerate(keys):
         if key in known:
-            take(number, known[key])
+            take(number, known[key], kept=True)
     waiting = [number for number in range(len(questions)) if number not in found]
     watch = _Watch(concurrency)
     for batch in batches(backend.ask, [questions[number].request for number in waiting], concurrency):

@@ -48,7 +48,10 @@ def table(reports: dict[str, Report]) -> str:
 
 def one_answer(folder: Path) -> dict[str, Any] | None:
     """The first answer that adheres and names its concept; failing that, the first that came at all."""
-    rows = [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (folder / "answers.jsonl").read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    ]
     came = sorted(
         (row for row in rows if not row["error_kind"]), key=lambda row: (not row["adheres"], not row["named"])
     )

@@ -47,6 +47,9 @@ def _open_ollama(model: str, args: argparse.Namespace, settings: Mapping[str, An
     from eval.hosts import open_hosts
     from eval.server import Server, open_ollama
 
-    urls = list(dict.fromkeys(server_url(host) for host in (args.host or "").split(",")))
+    hosts = args.host.split(",") if args.host else [None]
+    if not all(host is None or host.strip() for host in hosts):
+        raise UserError(f"--host {args.host}: an address between the commas is missing")
+    urls = list(dict.fromkeys(map(server_url, hosts)))
     servers = [Server(url, args.timeout) for url in urls]
     return open_hosts(servers, model, settings) if len(servers) > 1 else open_ollama(servers[0], model, settings)

@@ -186,7 +186,11 @@ def _rule(bound: Bound, figures: Figures) -> Ruling:
     missed = rate.high < bound.share if least else rate.low > bound.share
     wanted = f"{'at least' if least else 'at most'} {_percent(bound.share)}"
     verdict = PASS if met else BELOW if missed else INCONCLUSIVE
-    cause = {PASS: "", BELOW: "the whole interval misses the bound", INCONCLUSIVE: _open_cause(rate, bound.share)}
+    cause = {
+        PASS: "",
+        BELOW: "the whole interval misses the bound",
+        INCONCLUSIVE: _open_cause(rate, bound.share, least),
+    }
     return Ruling(bound.title, verdict, wanted, f"{rate} of {rate.n}", cause[verdict])
 
 
@@ -197,7 +201,7 @@ def _rule_errors(bound: Bound, figures: Figures) -> Ruling:
     return Ruling(bound.title, PASS if met else BELOW, f"at most {_percent(bound.share)}", found, cause)
 
 
-def _open_cause(rate: Rate, bound: float) -> str:
+def _open_cause(rate: Rate, bound: float, least: bool) -> str:
     """Why the interval holds the bound, and how many answers would move it off."""
     if rate.share is None:
         return "nothing was counted"
@@ -206,7 +210,8 @@ def _open_cause(rate: Rate, bound: float) -> str:
     if needed is None:
         return cause
     more = f"about {needed}" if needed > rate.n else "more concepts"
-    return f"{cause}; {more} would do if the share stayed at {_percent(rate.share)}"
+    shown = "met" if (rate.share > bound) == least else "missed"
+    return f"{cause}; {more} would show that it is {shown} if the share stayed at {_percent(rate.share)}"
 
 
 def _rule_pair(wanted: NonInferior, paired: Paired) -> Ruling:

@@ -18,7 +18,7 @@ from contract.contract import Contract
 from contract.errors import UserError, faults_error
 from contract.example import SPLITS, Example, first_faults
 from contract.handover import Manifest
-from contract.kinds import Fixed
+from contract.kinds import Choice, Fixed
 
 LONG = 16  # words in a row that two texts share by copying; with 8 shots the shipped dataset's frames share up to 10
 WHOLE = 6  # words: a whole section this long or longer must not be told; a shorter one may be the concept's own name
@@ -89,11 +89,11 @@ def concept_faults(
 
 
 def _faults(contract: Contract, spec: list[str], example: Example, turns: Sequence[Message]) -> list[str]:
-    """How prompt and expected answer hold one another.  Fixed texts and the form itself are told on purpose."""
-    told = words("\n".join(turn["content"] for turn in turns))
+    """How prompt and expected answer hold one another.  Fixed texts, options and the form itself are told on purpose."""
+    told = [*spec, *words("\n".join(turn["content"] for turn in turns))]  # the model's own SYSTEM is the spec
     within, faults = _finder(told), []
     for section in contract.sections:
-        if isinstance(section.kind, Fixed):
+        if isinstance(section.kind, Fixed | Choice):
             continue
         for text in _texts(example.record[section.name]):
             part = within(words(text))

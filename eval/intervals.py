@@ -169,21 +169,6 @@ def smallest_difference(n: int, flips: int) -> float | None:
     return min(1.0, root * max(sqrt(flips / n), root))
 
 
-def rate_shown(bound: float, n: int) -> float | None:
-    """The smallest true rate whose Wilson interval over `n` answers stays above `bound` in POWER of all runs.
-
-    The least count k that lies above `bound` gives P(Binomial(n, p) >= k) = I_p(k, n - k + 1) (Abramowitz and Stegun,
-    26.5.24), solved for p.  None when not even `n` hits of `n` would do.
-
-    >>> round(rate_shown(0.9, 300), 3), rate_shown(0.9, 30)
-    (0.946, None)
-    """
-    from scipy.special import betaincinv
-
-    count = next((k for k in range(ceil(bound * n), n + 1) if wilson(k, n).low >= bound), None) if n else None
-    return None if count is None else float(betaincinv(count, n - count + 1, POWER)) if count else 0.0
-
-
 def answers_needed(share: float, bound: float) -> int | None:
     """How many independent answers with this share put `bound` outside Wilson's interval; None when none would.
 

@@ -5,7 +5,7 @@ Read as Ollama 0.34.2 reads it (parser/parser.go), rune by rune where that matte
 
 from __future__ import annotations
 
-import json
+import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -127,13 +127,23 @@ def shown_parameters(text: str) -> Parameters:
     {'num_ctx': (1024.0,), 'stop': ('</s>',)}
     """
     pairs = [(name, value.strip()) for name, _, value in (line.partition(" ") for line in text.splitlines()) if name]
-    return _parameters([(name, json.loads(value) if value.startswith('"') else value) for name, value in pairs])
+    return _parameters([(name, _plain(value)) for name, value in pairs])
+
+
+def _plain(value: str) -> str:
+    """A value without its quotes; Go's escapes in it are Python's too."""
+    if not value.startswith('"'):
+        return value
+    try:
+        return str(ast.literal_eval(value))
+    except (SyntaxError, ValueError):
+        return value
 
 
 def _parameters(pairs: list[tuple[str, str]]) -> Parameters:
     found: Parameters = {}
     for name, value in pairs:
-        found[name] = (*found.get(name, ()), _number(value))
+        found[name] = (*found.get(name, ()), value if name == "stop" else _number(value))
     return found
 
 

@@ -172,9 +172,14 @@ def probe_control_tokens(served: Served, base: Base, encode: Encode) -> dict[str
         ids = encode(text)
         if len(ids) != 1:
             continue
-        cut = [
-            served.tokenized(served.rendered([{"role": "user", "content": said}]), base.stop, stop_ids).count(ids[0])
-            for said in (f"a{text}b", "ab")
-        ]
+        try:
+            cut = [
+                served.tokenized(served.rendered([{"role": "user", "content": said}]), base.stop, stop_ids).count(
+                    ids[0]
+                )
+                for said in (f"a{text}b", "ab")
+            ]
+        except NoAnswerError:  # a server that refuses these has refused the conversations too, and is told by them
+            continue
         found[text] = {"id": ids[0], "served as": "control token" if cut[0] > cut[1] else "text"}
     return found

@@ -14,7 +14,7 @@ from eval.verdict import Verdict
 if TYPE_CHECKING:
     from rich.table import Table
 
-Told = Callable[[Verdict | None], None]  # the verdict on an answer; None: none came
+Told = Callable[[Verdict | None, bool], None]  # the verdict (None: no answer came), and whether it was recorded before
 
 
 @contextmanager
@@ -31,13 +31,15 @@ class Tally:
     """How many answers came, how many of the judged adhere, and what the others show."""
 
     def __init__(self) -> None:
-        self.came = self.judged = 0
+        self.came = self.judged = self.kept = 0
         self.adhering = {"strict": 0, "loose": 0, "lenient": 0}
         self.failed: Counter[str] = Counter()  # by primary class; "no answer" for those that never came
         self._started = time.monotonic()
 
-    def add(self, verdict: Verdict | None) -> None:
+    def add(self, verdict: Verdict | None, kept: bool) -> None:
         self.came += 1
+        if kept:  # the clock is for those that are asked
+            self.kept, self._started = self.kept + 1, time.monotonic()
         if verdict is None:
             self.failed["no answer"] += 1
             return
@@ -53,7 +55,11 @@ class Tally:
     @property
     def rate(self) -> float:
         """Answers a second."""
-        return self.came / max(time.monotonic() - self._started, 1e-9)
+        return (self.came - self.kept) / max(time.monotonic() - self._started, 1e-9)
+
+    def left(self, total: int) -> str:
+        """Time until all have come."""
+        return f"{(total - self.came) / self.rate:.0f} s left" if self.rate else "time left unknown"
 
     def table(self) -> Table:
         """Adherence by reading, then the failure classes, the most frequent first."""
@@ -78,8 +84,8 @@ def _live(total: int) -> Iterator[Told]:
     task, tally = bar.add_task("", total=total, rate=0.0), Tally()
     with Live(console=Console(stderr=True), get_renderable=lambda: Group(bar, tally.table()), transient=True):
 
-        def told(verdict: Verdict | None) -> None:
-            tally.add(verdict)
+        def told(verdict: Verdict | None, kept: bool) -> None:
+            tally.add(verdict, kept)
             bar.update(task, advance=1, rate=tally.rate)
 
         yield told
@@ -88,12 +94,11 @@ def _live(total: int) -> Iterator[Told]:
 def _lines(total: int) -> Told:
     tally, tenth = Tally(), max(1, total // 10)
 
-    def told(verdict: Verdict | None) -> None:
-        tally.add(verdict)
+    def told(verdict: Verdict | None, kept: bool) -> None:
+        tally.add(verdict, kept)
         if tally.came % tenth == 0 or tally.came == total:
-            left = (total - tally.came) / tally.rate
             print(
-                f"answered {tally.came} of {total}, {tally.rate:.1f}/s, adherence {tally.share()}, {left:.0f} s left",
+                f"answered {tally.came} of {total}, {tally.rate:.1f}/s, adherence {tally.share()}, {tally.left(total)}",
                 file=sys.stderr, flush=True,
             )  # fmt: skip
 

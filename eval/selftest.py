@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from contract.contract import TASKS, Contract, Record, load_contract, task_path
-from contract.errors import run
-from contract.example import Example
+from contract.errors import faults_error, run
+from contract.example import Example, first_faults, read_lines
 from contract.kinds import Choice, Fixed, Items, Kind, Pairs, Prose
 from contract.toml_file import read_toml
 from eval.backends import Answer
@@ -113,7 +113,13 @@ def clean_examples(contract: Contract, task: Path) -> tuple[list[Example], str]:
 
 def _facts(path: Path) -> Iterator[dict[str, Any]]:
     for file in sorted(path.glob("*.jsonl")) if path.is_dir() else [path] * path.is_file():
-        yield from map(json.loads, file.read_text(encoding="utf-8").split("\n")[:-1])
+        rows = list(read_lines(file))
+        faults = [f"line {number}: {fault}" for number, _, fault in rows if fault]
+        faults += [f"line {number}: no '{key}'" for number, row, fault in rows if not fault
+                   for key in ("id", "category", "concept") if not isinstance(row, dict) or not isinstance(row.get(key), str)]  # fmt: skip
+        if faults:
+            raise faults_error(str(file), first_faults(faults))
+        yield from (row for _, row, _ in rows)
 
 
 def _from_fact(contract: Contract, templates: dict[str, list[str]], row: dict[str, Any], turn: int) -> Example | None:

@@ -145,6 +145,8 @@ def open_ollama(server: Server, model: str, settings: Mapping[str, Any] | None =
     """
     version, shown = server.check(), server.show(model)
     digest, details = server.digest(model), shown.get("details", {})
+    if not digest:  # without it nobody could tell which weights an answer is of
+        raise UserError(f"Ollama at {server.url} does not list '{model}'; name it as `ollama list` does")
     options = own_options(shown_parameters(str(shown.get("parameters") or "")), _trained_context(shown))
     options |= settings or {}
 

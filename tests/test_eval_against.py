@@ -141,8 +141,11 @@ def test_a_base_gets_the_same_prompt_and_examples_too(  # type: ignore[no-untype
     assert again.code == 0 and again.err.count("4 of 4 answers were recorded before") == 3, again.err
 
 
-def test_another_model_that_is_not_there_costs_no_run(ollama, data, examples, tmp_path, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+def test_another_model_that_is_not_there_costs_no_run(
+    ollama, small_adapter, data, examples, tmp_path, monkeypatch, capsys
+) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setenv("OLLAMA_HOST", ollama.removeprefix("http://"))
+    register(make_model(small_adapter, tmp_path / "model"), "odd", Ollama(ollama))
     arguments = ("--data", data, "--replay", recording(tmp_path / "r.jsonl", examples), "--out", tmp_path / "report")
     for others, said in {
         ("--against", "nobody"): "has no model 'nobody'",
@@ -150,6 +153,20 @@ def test_another_model_that_is_not_there_costs_no_run(ollama, data, examples, tm
         ("--against", tmp_path / "x.gguf"): "no such file",
         ("--against", tmp_path / "x.jsonl"): "no such file",
         ("--against-shots", 2): "name one with --against MODEL",
+        ("--against", tmp_path / "r.jsonl", "--against-shots", 2): "recorded answers cannot be asked again",
+        ("--against", "library/odd"): "does not list 'library/odd'; name it as `ollama list` does",
     }.items():
         done = Outcome(monkeypatch, capsys, *arguments, *others)
         assert done.is_one_line(said) and not (tmp_path / "report").exists(), done.err
+
+
+def test_two_recorded_runs_are_two_lines(data, examples, tmp_path, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    for name, bad in {"one": 1, "two": 2}.items():
+        answers = spoiled(tmp_path / "r.jsonl", examples, *range(bad))
+        assert Outcome(monkeypatch, capsys, "--data", data, "--replay", answers, "--out", tmp_path / name).code == 0
+    others = ("--against", tmp_path / "one", "--against", tmp_path / "two")
+    answers = recording(tmp_path / "r.jsonl", examples)
+    done = Outcome(monkeypatch, capsys, "--data", data, "--replay", answers, *others, "--out", tmp_path / "report")
+    assert done.code == 0, done.err
+    lines = {other.name: other.adherence.count for other in read_report(tmp_path / "report").others[:2]}
+    assert lines == {str(tmp_path / "one"): len(examples) - 1, str(tmp_path / "two"): len(examples) - 2}

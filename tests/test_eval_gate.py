@@ -163,8 +163,17 @@ def test_nothing_counted_is_inconclusive() -> None:
 @pytest.mark.parametrize(
     ("rate", "bound", "told"),
     [
-        (wilson(19, 20), 0.9, "20 answers are too few; about 139 would do if the share stayed at 95 %"),
-        (Rate(190, 200, 0.95, 0.89, 0.98), 0.9, "200 answers are too few; more concepts would do"),
+        (
+            wilson(19, 20),
+            0.9,
+            "20 answers are too few; about 139 would show that it is met if the share stayed at 95 %",
+        ),
+        (
+            wilson(25, 30),
+            0.9,
+            "30 answers are too few; about 78 would show that it is missed if the share stayed at 83.33 %",
+        ),
+        (Rate(190, 200, 0.95, 0.89, 0.98), 0.9, "200 answers are too few; more concepts would show that it is met"),
         (wilson(18, 20), 0.9, "the interval holds the bound: 20 answers are too few"),
     ],
 )

@@ -145,3 +145,9 @@ def test_the_run_stops_before_anything_is_asked(  # type: ignore[no-untyped-def]
     path = recording(tmp_path / "r.jsonl", splits["test"])
     done = Outcome(monkeypatch, capsys, "--data", folder, "--replay", path, "--out", tmp_path / "report")
     assert done.is_one_line("no fair measure", words) and not (tmp_path / "report").exists()
+
+
+def test_the_models_own_system_text_is_a_prompt_too(row: Example) -> None:
+    telling = dataclasses.replace(CONTRACT, about=str(row.record["definition"]))
+    with pytest.raises(UserError, match="the prompt tells the expected definition"):
+        check_prompts(telling, [(row, [{"role": "user", "content": row.request}])])

@@ -8,7 +8,6 @@ from eval.intervals import (
     clustered,
     clustered_rate,
     pass_k,
-    rate_shown,
     smallest_difference,
     unseen,
     wilson,
@@ -179,22 +178,6 @@ def test_a_handful_of_requests_shows_nothing(n: int) -> None:
 def test_more_requests_show_smaller_differences(n: int, flips: int) -> None:
     here, more = smallest_difference(n, min(flips, n)), smallest_difference(2 * n, 2 * min(flips, n))
     assert here is not None and more is not None and 0 < more < here <= 1
-
-
-@pytest.mark.parametrize(("bound", "n"), [(0.9, 77), (0.9, 300), (0.5, 40), (0.02, 60)])
-def test_the_rate_shown_passes_four_times_in_five(bound: float, n: int) -> None:
-    from scipy.stats import binom
-
-    rate = rate_shown(bound, n)
-    assert rate is not None
-    passing = sum(binom.pmf(count, n, rate) for count in range(n + 1) if wilson(count, n).low >= bound)
-    assert passing == pytest.approx(0.8, abs=1e-9)
-
-
-def test_no_rate_is_shown_by_too_few_answers() -> None:
-    assert rate_shown(0.9, 34) is None, "34 hits of 34 reach down to 0.898"
-    assert rate_shown(0.9, 35) is not None
-    assert rate_shown(0.9, 0) is None and rate_shown(0.0, 10) == 0.0
 
 
 @pytest.mark.parametrize(("share", "bound"), [(0.95, 0.9), (0.85, 0.9), (0.5, 0.1), (0.01, 0.02)])

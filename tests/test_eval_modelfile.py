@@ -40,8 +40,8 @@ def test_nothing_set_is_empty() -> None:
 
 
 def test_shown_values_keep_their_escapes() -> None:
-    assert shown_parameters('stop    "a\\n\\"b\\""\nstop    "[INST] "\nseed    0') == {
-        "stop": ('a\n"b"', "[INST] "),
+    assert shown_parameters('stop    "a\\n\\"b\\""\nstop    "\\x1b"\nstop    1\nseed    0') == {
+        "stop": ('a\n"b"', "\x1b", "1"),
         "seed": (0.0,),
     }
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from contract.contract import TASKS, Contract, load_contract
-from contract.errors import run
+from contract.errors import UserError, run
 from contract.kinds import Choice, Fixed, Prose
 from eval import mutations, selftest, signs, verdict
 from eval.backends import Answer
@@ -220,3 +220,18 @@ def test_a_result_with_one_miss_or_one_alarm_fails() -> None:
     assert not make(mutants=3, detected=2).passed
     assert not make(mutants=3, detected=3, false_alarms=1).passed
     assert not make(1, mutants=3, detected=3).passed
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"id": "a"', "line 1: not JSON"),
+        ('{"id": "a", "category": "b"}', "line 1: no 'concept'"),
+        ("[]", "line 1: no 'id'"),
+    ],
+)
+def test_broken_facts_are_one_line(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "facts.jsonl").write_text(text)
+    (tmp_path / "my.toml").write_text('[data]\nfacts = "facts.jsonl"\n')
+    with pytest.raises(UserError, match=said):
+        clean_examples(load_contract("terminology"), tmp_path / "my.toml")
