@@ -33,6 +33,10 @@ def to_markdown(report: Report, rows: Sequence[Judged], settings: dict[str, Any]
     parts.append(_rates("Category", "adherence", report.categories))
     if report.choices:
         parts.append(_choices(report))
+    if len(report.ladder) > 1 or any(rung.pass_k for rung in report.ladder):
+        parts.append("| temperature | adherence, every repeat |\n|---|---|")
+        parts += [f"| {rung.temperature:g} | {rung} |" for rung in report.ladder]
+        parts.append("")
     if report.classes:
         parts.append("| failure class | answers that count under it | answers that show it |\n|---|---|---|")
         parts += [f"| {cls} | {report.primary.get(cls, 0)} | {n} |" for cls, n in report.classes.items()]

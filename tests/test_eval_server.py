@@ -1,5 +1,6 @@
 """Every way in which Ollama fails to answer, spoken by a small HTTP server; test_eval_parity.py talks to a real one."""
 
+import hashlib
 import json
 import socket
 import struct
@@ -187,7 +188,9 @@ def test_pins_what_was_measured() -> None:
     with speaking(lambda path, _: REST[path]) as (url, _), open_ollama(impatient(url), "M") as backend:
         pins = backend.pins()
     expected = {"ollama": "0.34.2", "digest": "d1", "weights": "a" * 64, "num_ctx": 1024, "quantisation": "Q4_K_M"}
-    assert pins == expected | {"url": url}
+    assert {name: pins[name] for name in expected} == expected and pins["url"] == url
+    assert pins["template"] == hashlib.sha256(REST["/api/show"][1].get("template", "").encode()).hexdigest()
+    assert {"system", "parameters"} <= pins.keys()
 
 
 def test_a_model_replaced_midway_is_no_measurement() -> None:

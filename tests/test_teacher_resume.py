@@ -27,7 +27,8 @@ from tests.fake_ollama import CONTRACT, FakeOllama, Question, Reply, apt, make_d
 DRAFTS = make_drafts(12)
 # A process of its own that teaches 40 rows: arguments are the journal and the server's URL.
 PROCESS = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
 from pathlib import Path
 from contract.errors import run
 from data_gen.teacher.teach import teach

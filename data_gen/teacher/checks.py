@@ -156,7 +156,7 @@ def _form(contract: Contract, draft: Example, record: Record) -> Iterator[tuple[
     for section in asked(contract):
         value = record[section.name]
         try:
-            faults = [cls for cls, _ in section.kind.read(section.kind.write(value))[1]]
+            faults = [cls for cls, *_ in section.kind.read(section.kind.write(value))[1]]
         except ValueError as error:
             faults = [str(error)]
         if faults:

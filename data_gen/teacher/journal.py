@@ -51,8 +51,8 @@ class Journal:
 
     def append(self, entry: Entry) -> None:
         """Write the entry and wait until the disk has it."""
+        self.entries[entry.id, entry.fingerprint] = entry  # first: a Ctrl-C while the disk writes finds it counted
         self.lines.append([asdict(entry)])
-        self.entries[entry.id, entry.fingerprint] = entry
 
 
 @contextmanager
