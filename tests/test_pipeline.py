@@ -52,10 +52,9 @@ def test_the_demo_reaches_its_figures(demonstrated: tuple[Path, str]) -> None:
     clone, printed = demonstrated
     tuned, plain, base = (read_report(clone / RUN / name) for name in ("report", "report-f16", "report-base"))
     assert tuned.attempted == tuned.judged >= 60 and len(tuned.categories) == 5
-    # 95 % and 60 % are what it reaches; 74 answers swing by some points from machine to machine, hence the intervals.
-    assert tuned.adherence.share is not None and tuned.adherence.share >= 0.9 and tuned.adherence.high >= 0.95, tuned
+    assert tuned.adherence.share is not None and tuned.adherence.share >= 0.95, tuned
     assert base.adherence.share is not None and base.adherence.share <= 0.05, base
-    assert tuned.named.share is not None and tuned.named.share >= 0.5 and tuned.named.high >= 0.6, tuned
+    assert tuned.named.share is not None and tuned.named.share >= 0.60, tuned
     assert plain.judged == tuned.judged
     assert "served as trained" in printed and "next: ollama run medical-mistral:tiny" in printed
 
