@@ -56,7 +56,6 @@ class Verdict:
     loose: bool  # the text or a forgiven variant of it has none
     lenient: bool  # nor has it once the headings are undressed
     named: bool | None  # the requested concept stands in the first prose section; None when the contract has none
-    keywords: float | None  # share of the example's keywords that the answer holds; None when it has none
 
     @property
     def adheres(self) -> bool:
@@ -74,7 +73,7 @@ def judge(contract: Contract, example: Example, answer: Answer) -> Verdict:
     loose = strict or (stopped and any(_is_clean(contract, example, form) for form in loose_forms(contract, text)))
     lenient = loose or (stopped and any(_is_clean(contract, example, form) for form in lenient_forms(contract, text)))
     named = _named(contract, example, reading.record)
-    return Verdict(violations, primary(violations), strict, loose, lenient, named, _keywords(example, text))
+    return Verdict(violations, primary(violations), strict, loose, lenient, named)
 
 
 def primary(violations: Sequence[Violation]) -> str:
@@ -131,22 +130,3 @@ def _named(contract: Contract, example: Example, record: Record) -> bool | None:
         if isinstance(section.kind, Prose):
             return mentions(str(record.get(section.name, "")), example.concept)
     return None
-
-
-def _keywords(example: Example, text: str) -> float | None:
-    """A keyword counts at the start of a word: `clot` is found in "clotting"."""
-    if not example.keywords:
-        return None
-    text = text.lower()
-    found = 0
-    for keyword in _lowered(example.keywords):
-        place = text.find(keyword)
-        while place > 0 and (text[place - 1].isalnum() or text[place - 1] == "_"):
-            place = text.find(keyword, place + 1)
-        found += place >= 0
-    return found / len(example.keywords)
-
-
-@functools.lru_cache(maxsize=4096)
-def _lowered(keywords: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(keyword.lower() for keyword in keywords)

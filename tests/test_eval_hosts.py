@@ -194,8 +194,8 @@ def test_a_real_server_killed_midway_loses_nothing(pair: Any, data: Path, tmp_pa
     assert (report["attempted"], report["failed"]) == (40, 0)
 
 
-CLEAN = Verdict((), "", True, True, True, True, None)
-LOOSE = Verdict((Violation("", "PREAMBLE", "Sure!", 0, 5),), "PREAMBLE", False, True, True, True, None)
+CLEAN = Verdict((), "", True, True, True, True)
+LOOSE = Verdict((Violation("", "PREAMBLE", "Sure!", 0, 5),), "PREAMBLE", False, True, True, True)
 
 
 def test_progress_tells_rate_adherence_and_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:

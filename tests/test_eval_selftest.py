@@ -110,7 +110,7 @@ def test_a_loose_reading_that_fails_a_clean_answer_is_noticed(monkeypatch: pytes
 
 
 def _without_lenient(found: verdict.Verdict) -> verdict.Verdict:
-    return verdict.Verdict(found.violations, found.primary, found.strict, found.loose, False, None, None)
+    return verdict.Verdict(found.violations, found.primary, found.strict, found.loose, False, None)
 
 
 def test_clean_answers_are_made_from_a_tasks_own_facts(tmp_path: Path) -> None:

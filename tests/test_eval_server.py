@@ -26,12 +26,14 @@ DONE = {
     "prompt_eval_count": 9,
     "eval_count": 2,
 }
+SHOWN: dict[str, Any] = {
+    "modelfile": f"FROM /blobs/sha256-{'a' * 64}\n", "details": {"quantization_level": "Q4_K_M"},
+    "parameters": 'num_ctx    1024\nrepeat_penalty   1.1\nstop    "</s>"\ntemperature   0.7',
+    "template": "{{ .System }}", "system": "You explain.",
+}  # fmt: skip
 REST: dict[str, Reply] = {
     "/api/version": (200, {"version": "0.34.2"}),
-    "/api/show": (200, {
-        "modelfile": f"FROM /blobs/sha256-{'a' * 64}\n", "details": {"quantization_level": "Q4_K_M"},
-        "parameters": 'num_ctx    1024\nrepeat_penalty   1.1\nstop    "</s>"\ntemperature   0.7',
-    }),
+    "/api/show": (200, SHOWN),
     "/api/tags": (200, {"models": [{"name": "m:latest", "digest": "d1"}]}),
     "/api/ps": (200, {"models": [{"name": "m:latest", "digest": "d1", "context_length": 1024}]}),
 }  # fmt: skip
@@ -188,9 +190,9 @@ def test_pins_what_was_measured() -> None:
     with speaking(lambda path, _: REST[path]) as (url, _), open_ollama(impatient(url), "M") as backend:
         pins = backend.pins()
     expected = {"ollama": "0.34.2", "digest": "d1", "weights": "a" * 64, "num_ctx": 1024, "quantisation": "Q4_K_M"}
-    assert {name: pins[name] for name in expected} == expected and pins["url"] == url
-    assert pins["template"] == hashlib.sha256(REST["/api/show"][1].get("template", "").encode()).hexdigest()
-    assert {"system", "parameters"} <= pins.keys()
+    held = {name: SHOWN.get(name, "") for name in ("template", "system", "parameters")}
+    digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in held.items()}
+    assert pins == expected | digests | {"url": url} and digests["template"] != digests["system"] != ""
 
 
 def test_a_model_replaced_midway_is_no_measurement() -> None:
