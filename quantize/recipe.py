@@ -32,15 +32,46 @@ def _more_bits(kind: str) -> Layered:
     return choose
 
 
+def _first(share: int, kind: str, rest: str | None = None) -> Layered:
+    """`kind` for the first layers, one in `share` of all; `rest` for the others."""
+    return lambda layer, layers: kind if layer < layers // share else rest
+
+
 _MEDIUM = {"attn_v.weight": _more_bits("Q6_K"), "ffn_down.weight": _more_bits("Q6_K")}
 RECIPES = {
     "q4_k_m": Recipe("MOSTLY_Q4_K_M", "Q4_K", "Q6_K", _MEDIUM),
+    "q3_k_m": Recipe(
+        "MOSTLY_Q3_K_M",
+        "Q3_K",
+        "Q6_K",
+        {
+            "attn_v.weight": lambda layer, layers: "Q5_K" if layer < 2 else "Q4_K",
+            "attn_output.weight": lambda layer, layers: "Q4_K",
+            "ffn_down.weight": _first(16, "Q5_K", "Q4_K"),
+        },
+    ),
+    "q4_k_s": Recipe(
+        "MOSTLY_Q4_K_S",
+        "Q4_K",
+        "Q6_K",
+        {
+            "attn_v.weight": lambda layer, layers: "Q5_K" if layer < 4 else None,
+            "ffn_down.weight": _first(8, "Q5_K"),
+        },
+    ),
     "q5_k_m": Recipe("MOSTLY_Q5_K_M", "Q5_K", "Q6_K", _MEDIUM),
+    "q5_k_s": Recipe("MOSTLY_Q5_K_S", "Q5_K", "Q6_K"),
+    "q6_k": Recipe("MOSTLY_Q6_K", "Q6_K", "Q6_K"),
     "q8_0": Recipe("MOSTLY_Q8_0", "Q8_0", "Q8_0"),
     "f16": Recipe("MOSTLY_F16", "F16", "F16"),
+    "bf16": Recipe("MOSTLY_BF16", "BF16", "BF16"),
 }
-BLOCK = {"Q4_K": 256, "Q5_K": 256, "Q6_K": 256, "Q8_0": 32, "Q5_0": 32, "Q5_1": 32, "F16": 1}  # columns a block
-FALLBACK = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}  # where the columns are no multiple of the block
+BLOCK = {  # columns a block
+    "Q3_K": 256, "Q4_K": 256, "Q5_K": 256, "Q6_K": 256,
+    "Q4_0": 32, "Q5_0": 32, "Q5_1": 32, "Q8_0": 32, "F16": 1, "BF16": 1,
+}  # fmt: skip
+# Where the columns are no multiple of the block.
+FALLBACK = {"Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
 
 
 def choose(recipe: Recipe, name: str, shape: Shape, layers: int, tied: bool) -> str:

@@ -171,6 +171,23 @@ def test_the_recipe_over_the_layers_of_a_7b(part: str, kind: str, default: str) 
     assert {c for i, c in enumerate(chosen) if i not in BETTER} == {default}
 
 
+@pytest.mark.parametrize(
+    ("kind", "part", "chosen"),
+    [
+        ("q3_k_m", "attn_v", {"Q5_K": 2, "Q4_K": 30}),
+        ("q3_k_m", "attn_output", {"Q4_K": 32}),
+        ("q3_k_m", "ffn_down", {"Q5_K": 2, "Q4_K": 30}),
+        ("q3_k_m", "ffn_up", {"Q3_K": 32}),
+        ("q4_k_s", "attn_v", {"Q5_K": 4, "Q4_K": 28}),
+        ("q4_k_s", "ffn_down", {"Q5_K": 4, "Q4_K": 28}),
+        ("q5_k_s", "attn_v", {"Q5_K": 32}),
+    ],
+)
+def test_the_first_layers_of_a_7b_get_more_bits(kind: str, part: str, chosen: dict[str, int]) -> None:
+    kinds = [choose(RECIPES[kind], f"blk.{i}.{part}.weight", (4096, 4096), 32, tied=False) for i in range(32)]
+    assert {k: kinds.count(k) for k in kinds} == chosen and kinds == sorted(kinds, key=list(chosen).index)
+
+
 def test_every_type_is_known_to_gguf_with_the_blocks_we_take_it_to_have() -> None:
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
 
@@ -178,4 +195,4 @@ def test_every_type_is_known_to_gguf_with_the_blocks_we_take_it_to_have() -> Non
 
     assert {name: GGML_QUANT_SIZES[GGMLQuantizationType[name]][0] for name in BLOCK} == BLOCK
     assert set(FALLBACK) | set(FALLBACK.values()) <= set(BLOCK)
-    assert {LlamaFileType[recipe.file_type].value for recipe in RECIPES.values()} == {15, 17, 7, 1}
+    assert {LlamaFileType[recipe.file_type].value for recipe in RECIPES.values()} == {12, 14, 15, 16, 17, 18, 7, 1, 32}

@@ -41,6 +41,14 @@ SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "columns of 16 only": ({"hidden_size": 80, "intermediate_size": 144}, {"lora_alpha": 11}),
     "one key/value head, wide heads": ({"num_key_value_heads": 1, "head_dim": 96}, {"r": 32, "lora_alpha": 32}),
     "every head its own": ({"num_key_value_heads": 4, "num_attention_heads": 4, "num_hidden_layers": 3}, {"r": 16}),
+    "16 layers": ({"num_hidden_layers": 16}, {"r": 4}),
+    "untied, 18 layers, columns of 32 only": (
+        {"num_hidden_layers": 18, "hidden_size": 160, "intermediate_size": 224, "tie_word_embeddings": False},
+        {"r": 4},
+    ),
+    "wide ffn of 32 only": ({"intermediate_size": 800}, {"r": 5}),
+    "odd heads": ({"hidden_size": 384, "num_attention_heads": 6, "num_key_value_heads": 3}, {"r": 8}),
+    "one layer, untied": ({"num_hidden_layers": 1, "tie_word_embeddings": False}, {"r": 2}),
 }
 Model = tuple[Path, Path, Path]  # adapter folder, merged model by PEFT, f16 GGUF of it
 
