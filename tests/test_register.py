@@ -19,6 +19,7 @@ from contract.handover import sha256
 from quantize.__main__ import export
 from quantize.modelfile import render
 from quantize.ollama_api import Ollama
+from quantize.recipe import RECIPES
 from quantize.register import differences, register
 from tests.conftest import ROOT, _ollama_binary
 from tests.test_modelfile import changed
@@ -58,6 +59,17 @@ def test_the_command_registers_and_names_the_next_one(ollama: str, model: Path) 
     assert shown["modelfile"].count(f"sha256-{sha256(model / GGUF)}\n") == 1
     assert shown["details"]["quantization_level"] == "Q4_K_M"
     request = {"model": "medical-mistral:tiny", "stream": False, "messages": [{"role": "user", "content": "Hi"}]}
+    answer = httpx.post(f"{ollama}/api/chat", timeout=120, json=request | {"options": {"num_predict": 4}})
+    assert answer.status_code == 200 and answer.json()["done"], answer.text
+
+
+@pytest.mark.parametrize("kind", RECIPES)
+def test_every_type_is_loaded_and_answers(ollama: str, small_adapter: Path, tmp_path: Path, kind: str) -> None:
+    """As tags of one name; Ollama must see the type that was exported, and run it."""
+    export(small_adapter, tmp_path / "model", kind)
+    register(tmp_path / "model", f"small:{kind}", Ollama(ollama))
+    assert show(ollama, f"small:{kind}")["details"]["quantization_level"] == kind.upper()
+    request = {"model": f"small:{kind}", "stream": False, "messages": [{"role": "user", "content": "Hi"}]}
     answer = httpx.post(f"{ollama}/api/chat", timeout=120, json=request | {"options": {"num_predict": 4}})
     assert answer.status_code == 200 and answer.json()["done"], answer.text
 
