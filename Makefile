@@ -14,7 +14,7 @@ RUN     := artifacts/$(TASK)/$(PRESET)
 CONTRACT := $(wildcard contract/*.py contract/tasks/*.toml contract/bases/*.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint dataset finetune quantize register evaluate parity attribute release clean
+.PHONY: help setup demo test lint dataset finetune quantize register evaluate types parity attribute release clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -62,6 +62,15 @@ register: $(RUN)/model/manifest.json ## model -> the Ollama that answers at OLLA
 
 evaluate: $(DATASET)/manifest.json ## format adherence of the registered model on the test split
 	$(PYTHON) -m eval.adherence --model $(NAME) --data $(DATASET) --out $(RUN)/report
+
+TYPES ?= f16 bf16 q8_0 q6_k q5_k_m q5_k_s q4_k_m q4_k_s q3_k_m
+TAG := $(NAME)$(if $(findstring :,$(NAME)),-,:)
+types: $(RUN)/adapter/manifest.json ## adherence by quantisation: each of TYPES exported, registered as a tag, measured
+	@set -e; for type in $(TYPES); do dir=$(RUN)/types/$$type; \
+	  $(PYTHON) -m quantize $(RUN)/adapter --out $$dir/model --type $$type; \
+	  $(PYTHON) -m quantize.register $$dir/model $(TAG)$$type; \
+	  $(PYTHON) -m eval.adherence --model $(TAG)$$type --data $(DATASET) --limit $(LIMIT) --out $$dir/report; \
+	done
 
 parity: $(RUN)/model/manifest.json ## is the served prompt, token by token, the trained one?
 	$(PYTHON) -m eval.parity $(RUN)/model --model $(NAME) --data $(DATASET)
