@@ -1,0 +1,232 @@
+"""Model folder + its adapter and base -> is the export faithful?  `python -m quantize.check MODEL_DIR`
+
+The same prompts go through the adapter in torch (base + LoRA, float32), the f16 GGUF (exported into a temporary folder
+when MODEL_DIR holds none) and each quantised GGUF.  The f16 file is held against torch, the others against the f16 file:
+so a fault of the export and the loss of the quantisation stand apart.  Exit 2 when a bound of check_figures.py is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from contract.base import Base, load_base
+from contract.base_folder import base_digest, check_base_folder, find_base_folder
+from contract.contract import load_contract
+from contract.errors import UserError, run
+from contract.example import read_examples
+from contract.handover import Manifest, check_outputs, new_file, read_manifest, sha256
+from quantize.check_figures import EXPORTED, QUANTISED, UNKNOWN, Compared, Seen, compare
+from quantize.check_models import Model, open_gguf, open_torch
+
+F16 = "model.f16.gguf"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ROWS = 16  # of --data: about 2,000 predicted tokens
+GREEDY = 64  # tokens at most of each greedy answer
+TERMS = ("Hypertension", "Edema", "Tachycardia", "Biopsy", "Anemia", "Homeostasis", "ECG", "Insulin resistance")
+TEXTS = (  # on which tokenizers fall out: blanks, digits, bytes, marks beside words
+    "Hello world", "  two blanks", "a\n\nb\tc", "1234567 mg, 0.5 %", "naïve \u03bcg \u2265 \u65e5\u672c \U0001f600",
+    "tokenization of uncharacteristically long words", "[INST] x[/INST]", "don't (\"quote\") e.g. A/B-C",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the model was made from, proved by the digests of its manifest."""
+
+    folder: Path  # the model's
+    manifest: Manifest
+    base: Base
+    base_folder: Path
+    adapter: Path | None  # None: an untuned export
+
+    def ggufs(self) -> list[str]:
+        return [name for name in self.manifest["outputs"] if re.fullmatch(r"model\.\w+\.gguf", name)]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked: texts to tokenize, prompts to answer, and answers to predict (from `start` on)."""
+
+    texts: list[str]
+    prompts: list[list[int]]
+    forced: list[tuple[list[int], int]]
+    stop: int
+
+    def room(self) -> int:
+        longest = max(len(ids) for ids, _ in self.forced)
+        return max(longest, *(len(ids) + GREEDY for ids in self.prompts)) + 1
+
+
+def main() -> int:
+    args = _parser().parse_args()
+    source = open_source(Path(args.model), args.adapter, args.base)
+    found = check(source, read_pairs(source, args.data))
+    text = json.dumps(verdict(source, found, args.data), indent=2, ensure_ascii=False)
+    out = source.folder.parent / "check.json"
+    with new_file(out) as file:
+        file.write_text(text + "\n", encoding="utf-8")
+    print(text if args.json else f"{table(found)}\n{out}")
+    return 2 if any(one.faults for one in found) else 0
+
+
+def open_source(folder: Path, adapter: str | None = None, base_folder: str | None = None) -> Source:
+    """Raises UserError when a folder is not what it should be, or not what the model was made from."""
+    manifest = read_manifest(folder, "model")
+    check_outputs(folder, manifest)
+    base, settings = load_base(folder / "base.toml"), manifest["settings"]
+    exported = settings.get("base_folder")
+    if base_folder is None and exported and Path(exported).is_dir():
+        where = check_base_folder(Path(exported))
+    else:
+        where = find_base_folder(base, base_folder)
+    if manifest["inputs"].get("base") != base_digest(where):
+        raise UserError(f"{where}: not the base that {folder} was made from; name that with --base DIR")
+    tuned = Path(adapter) if adapter else folder.parent / "adapter"
+    if settings.get("base_only") and not (tuned / "manifest.json").is_file():
+        return Source(folder, manifest, base, where, None)
+    if not tuned.is_dir():
+        raise UserError(f"{tuned}: no such adapter folder; name the one that {folder} was made from with --adapter DIR")
+    check_outputs(tuned, read_manifest(tuned, "adapter"))
+    if settings.get("base_only"):
+        return Source(folder, manifest, base, where, None)
+    if manifest["inputs"].get("adapter") != sha256(tuned / ADAPTER_WEIGHTS):
+        raise UserError(f"{tuned}: not the adapter that {folder} was made from; name that with --adapter DIR")
+    return Source(folder, manifest, base, where, tuned)
+
+
+def read_pairs(source: Source, data: str | None) -> list[tuple[str, str]]:
+    """Prompts and expected answers as text; without a dataset the answers are "": the reference's own will do."""
+    contract = load_contract(source.folder / "task.toml")
+    system = {"role": "system", "content": contract.system_prompt()}
+
+    def prompt(request: str) -> str:
+        return source.base.prompt([system, {"role": "user", "content": request}])
+
+    if not data:
+        return [(prompt(f"Explain the medical term: {term}"), "") for term in TERMS]
+    examples = read_examples(Path(data) / "test.jsonl", contract)
+    step = max(1, len(examples) // ROWS)
+    return [(prompt(e.request), source.base.completion(e.response)) for e in examples[::step][:ROWS]]
+
+
+def check(source: Source, pairs: Sequence[tuple[str, str]]) -> list[Compared]:
+    """One model in memory at a time; of each, only the logits of the answers are kept."""
+    with _exported(source) as f16:
+        _tell("torch")
+        with open_torch(source.base_folder, source.adapter, source.base) as model:
+            task = _task(model, source.base, pairs)
+            reference = _see(model, task)
+        exported = _see_gguf(f16, source.base, task)
+        found = [compare(exported, reference, EXPORTED)]
+    for name in source.ggufs():
+        if name != F16:
+            bound = QUANTISED.get(name.split(".")[1], UNKNOWN)
+            found.append(compare(_see_gguf(source.folder / name, source.base, task), exported, bound))
+    return found
+
+
+@contextlib.contextmanager
+def _exported(source: Source) -> Iterator[Path]:
+    """The f16 file of the folder, or one that is exported for this check alone."""
+    if F16 in source.ggufs():
+        yield source.folder / F16
+        return
+    if source.adapter is None:
+        raise UserError(f"{source.folder}: an untuned model without {F16}; export it with --type f16 as well")
+    from quantize.__main__ import export
+
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        export(source.adapter, Path(folder) / "model", "f16", str(source.base_folder))
+        yield Path(folder) / "model" / F16
+
+
+def _task(model: Model, base: Base, pairs: Sequence[tuple[str, str]]) -> Task:
+    """Token ids by the training tokenizer."""
+    stop = model.tokenize(base.stop)[-1]
+    prompts = [model.tokenize(prompt) for prompt, _ in pairs]
+    forced = [
+        (model.tokenize(prompt + answer) if answer else ids + model.greedy(ids, stop, GREEDY), len(ids))
+        for (prompt, answer), ids in zip(pairs, prompts, strict=True)
+    ]
+    fitting = [(ids, start) for ids, start in forced if len(ids) <= base.context_length]
+    if not fitting:
+        raise UserError(f"no prompt fits the base's context of {base.context_length} tokens with its answer")
+    short = [ids for ids in prompts if len(ids) + GREEDY <= base.context_length]
+    return Task([*TEXTS, *(prompt + answer for prompt, answer in pairs)], short, fitting, stop)
+
+
+def _see_gguf(path: Path, base: Base, task: Task) -> Seen:
+    _tell(path.name)
+    with open_gguf(path, base, task.room()) as model:
+        return _see(model, task)
+
+
+def _see(model: Model, task: Task) -> Seen:
+    return Seen(
+        model.name,
+        [model.tokenize(text) for text in task.texts],
+        [model.logits(ids)[start - 1 : -1] for ids, start in task.forced],
+        [model.greedy(ids, task.stop, GREEDY) for ids in task.prompts],
+    )
+
+
+def _tell(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
+
+
+def verdict(source: Source, found: Sequence[Compared], data: str | None) -> dict[str, Any]:
+    """What check.json holds: no path of this machine, so that it may be published."""
+    weights: Mapping[str, str] = {name: source.manifest["outputs"][name] for name in source.ggufs()}
+    return {
+        "verdict": "unfaithful" if any(one.faults for one in found) else "faithful",
+        "weights": weights,
+        "adapter": source.manifest["inputs"].get("adapter"),
+        "base": source.manifest["inputs"].get("base"),
+        "prompts": "test split" if data else "built in",
+        "compared": [asdict(one) for one in found],
+    }
+
+
+def table(found: Sequence[Compared]) -> str:
+    """A line a comparison, and below it what misses a bound."""
+    lines = [f"{'file':18} {'against':14} {'ids':>7} {'KL mean':>9} {'KL max':>9} {'top-1':>8} {'greedy':>7}  verdict"]
+    for one in found:
+        ids = f"{one.texts - len(one.other_ids)}/{one.texts}"
+        greedy = f"{one.prompts - one.diverging}/{one.prompts}"
+        lines.append(
+            f"{one.measured:18} {one.reference:14} {ids:>7} {one.kl_mean:9.2e} {one.kl_max:9.2e} "
+            f"{100 * one.top1:6.2f} % {greedy:>7}  {'FAIL' if one.faults else 'pass'}"
+        )
+    for one in found:
+        if one.first:
+            lines.append(
+                f"{one.measured}: first diverging greedy token: position {one.first['position']} of prompt "
+                f"{one.first['prompt']} (token {one.first['measured']}, {one.reference} says {one.first['reference']})"
+            )
+        lines += [f"{one.measured}: {fault} ({one.bound.why})" for fault in one.faults]
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m quantize.check", description="Hold a model folder's GGUFs against the adapter in torch."
+    )
+    parser.add_argument("model", metavar="MODEL_DIR", help="what `python -m quantize` made")
+    parser.add_argument("--adapter", metavar="DIR", help="what it was made from (default: adapter beside MODEL_DIR)")
+    parser.add_argument("--base", metavar="DIR", help="the base's folder (default: where the model was exported)")
+    parser.add_argument("--data", metavar="DIR", help="take prompts and answers from this dataset's test split")
+    parser.add_argument("--json", action="store_true", help="print check.json")
+    return parser
+
+
+if __name__ == "__main__":
+    run(main)
