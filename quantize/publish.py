@@ -48,6 +48,7 @@ def collect(folder: Path, repo: str, adapter: Path | None, reports: list[Path]) 
     files = _cleaned(folder, manifest, {})
     files["README.md"] = card(folder, manifest, adapter, reports, repo).encode()
     if adapter and trained:
+        trained["outputs"].pop("README.md", None)  # PEFT's empty form, which names the base by its path
         files |= {
             f"adapter/{name}": file for name, file in _cleaned(adapter, trained, _config(adapter, folder)).items()
         }
