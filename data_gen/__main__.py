@@ -78,7 +78,8 @@ def _check_arguments(args: argparse.Namespace) -> None:
     if args.out:
         check_replaceable(Path(args.out), "dataset")
     if args.push or args.save_to_disk:
-        from data_gen.publish import check_push, check_target
+        from contract.hub import check_push
+        from data_gen.publish import check_target
 
         if args.push:
             check_push(args.push)

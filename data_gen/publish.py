@@ -6,8 +6,6 @@ python -m data_gen.publish artifacts/terminology/dataset --save-to-disk DIR --pu
 from __future__ import annotations
 
 import argparse
-import contextlib
-import re
 import shutil
 import sys
 import tempfile
@@ -28,6 +26,7 @@ from contract.handover import (
     read_manifest,
     write_manifest,
 )
+from contract.hub import check_push, hub_errors
 from data_gen.card import Shape, shape
 from data_gen.certificate import check
 from data_gen.certify import certify_folder
@@ -150,6 +149,7 @@ def push(folder: Path, repo: str, private: bool = False) -> str:
     All files that the manifest names go there, and the manifest; other files in the repository stay.  The token is
     huggingface_hub's own business (HF_TOKEN or `hf auth login`), and so is the address (HF_ENDPOINT).
     """
+    import httpx
     from huggingface_hub import CommitOperationAdd, HfApi, utils
 
     manifest = check_finished(folder)
@@ -159,60 +159,12 @@ def push(folder: Path, repo: str, private: bool = False) -> str:
     message = f"Dataset with sha256 {digest(folder)}"
     api = HfApi()
     _bars_on_a_terminal_alone(utils)
-    with _hub_errors(repo, api.endpoint):
+    with hub_errors(repo, api.endpoint, httpx.TransportError):
         made = api.create_repo(repo, repo_type="dataset", private=private or None, exist_ok=True).repo_id
         if private and not api.dataset_info(made).private:
             raise UserError(f"{made}: is a public repository already; make it private in its settings, or name another")
         commit = api.create_commit(made, files, commit_message=message, repo_type="dataset")
     return str(commit.commit_url)
-
-
-def check_push(repo: str) -> None:
-    """Raises UserError when the name cannot be a repository's, or no token that can be sent is there."""
-    from huggingface_hub import get_token
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    try:
-        validate_repo_id(repo)
-    except HFValidationError as error:
-        raise UserError(f"{repo!r} is no repository's name, wanted NAME or OWNER/NAME: {error}") from None
-    token = get_token()
-    if not token:
-        raise UserError("no Hugging Face token: `hf auth login`, or set HF_TOKEN to a token that may write")
-    if not re.fullmatch("[!-~]+", token):  # httpx would refuse it, and print it
-        raise UserError("the Hugging Face token holds a blank or a letter that no token has; set HF_TOKEN anew")
-
-
-@contextlib.contextmanager
-def _hub_errors(repo: str, endpoint: str) -> Iterator[None]:
-    """What goes wrong on the way to the Hub, in one line with what would do."""
-    import httpx
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
-    try:
-        yield
-    except HfHubHTTPError as error:
-        status, said = error.response.status_code, error.server_message or error.response.reason_phrase
-        raise UserError(f"{repo}: not published: {endpoint} answers {status} ({said}): {_cure(status, repo)}") from None
-    except OfflineModeIsEnabled:
-        raise UserError(f"{repo}: not published: HF_HUB_OFFLINE is set; unset it") from None
-    except httpx.TransportError as error:
-        cure = "look at the network, and at HF_ENDPOINT if it is set"
-        raise UserError(
-            f"{repo}: not published: no answer from {endpoint} ({str(error) or type(error).__name__}): {cure}"
-        ) from None
-    except (RuntimeError, ValueError) as error:  # of a large file's upload, or the Hub's own word on the card
-        raise UserError(f"{repo}: not published: {error} {error.__cause__ or ''}") from None
-
-
-def _cure(status: int, repo: str) -> str:
-    owner = repo.partition("/")[0] if "/" in repo else "you"
-    if status == 401:
-        return "the token is not valid; `hf auth login` with a new one, or set HF_TOKEN"
-    if status in (403, 404):
-        return f"the token may not write there; take one that may write for {owner}, or name a repository of your own"
-    return "try again later" if status in (409, 412, 429) or status >= 500 else "mend what the answer names"
 
 
 def _bars_on_a_terminal_alone(library: Any) -> None:

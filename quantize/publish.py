@@ -7,17 +7,17 @@ what was measured.  A file whose sha256 the Hub has already is not sent again, s
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from contract.errors import UserError, run
 from contract.handover import MANIFEST, Manifest, check_outputs, read_manifest
+from contract.hub import check_name, check_push, hub_errors
 from quantize.card import card, ggufs
 
 Files = dict[str, Path | bytes]  # path in the repository -> the file, or its content where it is not the file's own
@@ -28,7 +28,7 @@ TEXT = (".json", ".toml", ".md", ".txt", "Modelfile")
 
 def main() -> None:
     args = _parser().parse_args()
-    check_name(args.repo)
+    check_repo(args.repo)
     reports = [Path(report) for report in args.report]
     files = collect(Path(args.model), args.repo, Path(args.adapter) if args.adapter else None, reports)
     if args.dry_run:
@@ -131,14 +131,15 @@ def push(files: Files, repo: str, private: bool = False) -> str:
     The token is huggingface_hub's own business (HF_TOKEN or `hf auth login`), and so is the address (HF_ENDPOINT).
     Not upload_large_folder: that makes many commits, and a failure would leave weights beside another Modelfile.
     """
+    import httpx
     from huggingface_hub import CommitOperationAdd, HfApi, utils
 
-    _check_token()
+    check_push(repo)
     if not sys.stderr.isatty():
         utils.disable_progress_bars()
     api = HfApi()
     weights = next(content for name, content in sorted(files.items()) if name.endswith(".gguf"))
-    with _hub_errors(repo, api.endpoint):
+    with hub_errors(repo, api.endpoint, httpx.TransportError):
         operations = [
             CommitOperationAdd(name, content if isinstance(content, bytes) else str(content))
             for name, content in sorted(files.items())
@@ -150,51 +151,11 @@ def push(files: Files, repo: str, private: bool = False) -> str:
         return str(api.create_commit(made, operations, commit_message=message, repo_type="model").commit_url)
 
 
-def check_name(repo: str) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", repo) or ".." in repo or "--" in repo:
-        raise UserError(f"{repo!r} is no repository's name, wanted OWNER/NAME")
-
-
-def _check_token() -> None:
-    from huggingface_hub import get_token
-
-    token = get_token()
-    if not token:
-        raise UserError("no Hugging Face token: `hf auth login`, or set HF_TOKEN to a token that may write")
-    if not re.fullmatch("[!-~]+", token):  # httpx would refuse it, and print it
-        raise UserError("the Hugging Face token holds a blank or a letter that no token has; set HF_TOKEN anew")
-
-
-@contextlib.contextmanager
-def _hub_errors(repo: str, endpoint: str) -> Iterator[None]:
-    """What goes wrong on the way to the Hub, in one line with what would do."""
-    import httpx
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
-    again = "; the same command again sends what is missing"
-    try:
-        yield
-    except HfHubHTTPError as error:
-        status, said = error.response.status_code, error.server_message or error.response.reason_phrase
-        raise UserError(f"{repo}: not published: {endpoint} answers {status} ({said}): {_cure(status, repo)}") from None
-    except OfflineModeIsEnabled:
-        raise UserError(f"{repo}: not published: HF_HUB_OFFLINE is set; unset it") from None
-    except httpx.TransportError as error:
-        reason = str(error) or type(error).__name__
-        raise UserError(
-            f"{repo}: not published: no answer from {endpoint} ({reason}): look at the network{again}"
-        ) from None
-    except (RuntimeError, ValueError) as error:  # of a large file's upload, or the Hub's own word on the card
-        raise UserError(f"{repo}: not published: {error} {error.__cause__ or ''}{again}") from None
-
-
-def _cure(status: int, repo: str) -> str:
-    if status == 401:
-        return "the token is not valid; `hf auth login` with a new one, or set HF_TOKEN"
-    if status in (403, 404):
-        owner = repo.partition("/")[0]
-        return f"the token may not write there; take one that may write for {owner}, or name a repository of your own"
-    return "try again later" if status in (409, 412, 429) or status >= 500 else "mend what the answer names"
+def check_repo(repo: str) -> None:
+    """Raises UserError for what is no OWNER/NAME: the card tells how to fetch it by that."""
+    if "/" not in repo:
+        raise UserError(f"{repo!r} names no owner, wanted OWNER/NAME")
+    check_name(repo)
 
 
 def _parser() -> argparse.ArgumentParser:
