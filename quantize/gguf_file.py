@@ -17,6 +17,7 @@ from contract.base import Base
 from contract.errors import UserError
 from quantize.blocks import NotFinite, Quantize
 from quantize.families import Placed, Shape, place
+from quantize.metadata import add_metadata
 from quantize.recipe import RECIPES, choose
 from quantize.tensors import Tensor
 from quantize.vocabulary import Vocabulary
@@ -85,7 +86,7 @@ def write_gguf(
 
     logging.getLogger("gguf").setLevel(logging.ERROR)  # its notes on byte order are no news to a user
     writer = gguf.GGUFWriter(None, plan.shape.arch)
-    _add_metadata(writer, plan, base, title)
+    add_metadata(writer, plan, base, title)
     for entry in plan.entries:
         kind = gguf.GGMLQuantizationType[entry.kind]
         shape = gguf.quant_shape_to_byte_shape(entry.tensor.shape, kind)
@@ -142,39 +143,3 @@ def _size(shape: tuple[int, ...], kind: str) -> int:
 
     block, size = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
     return math.prod(shape) // block * size
-
-
-def _add_metadata(writer: GGUFWriter, plan: Plan, base: Base, title: str) -> None:
-    import gguf
-
-    shape, vocabulary = plan.shape, plan.vocabulary
-    writer.add_type("model")
-    writer.add_name(title)
-    writer.add_license(base.license)
-    writer.add_file_type(gguf.LlamaFileType[RECIPES[plan.type].file_type])
-    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    writer.add_block_count(shape.layers)
-    writer.add_context_length(shape.context)
-    writer.add_embedding_length(shape.hidden)
-    writer.add_feed_forward_length(shape.feed_forward)
-    writer.add_head_count(shape.heads)
-    writer.add_head_count_kv(shape.kv_heads)
-    writer.add_key_length(shape.head_size)
-    writer.add_value_length(shape.head_size)
-    writer.add_rope_dimension_count(shape.head_size)
-    writer.add_rope_freq_base(shape.rope_theta)
-    writer.add_layer_norm_rms_eps(shape.rms_eps)
-    writer.add_vocab_size(shape.vocabulary)
-    writer.add_tokenizer_model("llama")
-    writer.add_tokenizer_pre("default")
-    writer.add_token_list(vocabulary.pieces)
-    writer.add_token_scores(vocabulary.scores)
-    writer.add_token_types(vocabulary.types)
-    writer.add_bos_token_id(vocabulary.bos)
-    writer.add_eos_token_id(vocabulary.eos)
-    writer.add_unk_token_id(vocabulary.unknown)
-    writer.add_pad_token_id(vocabulary.pad)
-    writer.add_add_bos_token(base.add_bos)
-    writer.add_add_eos_token(False)
-    writer.add_add_space_prefix(base.add_space_prefix)
-    writer.add_chat_template(base.chat_template())
