@@ -1,10 +1,12 @@
 # Facts -> dataset -> LoRA -> GGUF -> Ollama -> measured.  `make` alone prints the targets.
 #   PRESET=tiny runs any stage with the embedded base; TORCH_BACKEND=cpu installs torch without CUDA's libraries.
+#   SET="epochs=2 lora_r=16" overrides settings of the preset and always trains.
 TASK   ?= terminology
 PRESET ?= mistral_7b
 TYPE   ?= q4_k_m
 NAME   ?= $(if $(filter tiny,$(PRESET)),medical-mistral:tiny,medical-mistral)
 LIMIT  ?= 74
+SET    ?=
 
 VENV   ?= .venv
 PYTHON ?= $(VENV)/bin/python
@@ -14,7 +16,7 @@ RUN     := artifacts/$(TASK)/$(PRESET)
 CONTRACT := $(wildcard contract/*.py contract/tasks/*.toml contract/bases/*.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint dataset finetune quantize register evaluate types parity attribute release clean
+.PHONY: help setup demo test lint dataset finetune quantize ask register evaluate types parity attribute release clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -45,8 +47,11 @@ $(DATASET)/manifest.json: $(shell find data_gen -type f ! -name '*.pyc') $(CONTR
 	$(MAKE_DATASET)
 
 finetune: $(RUN)/adapter/manifest.json ## dataset -> LoRA adapter (PRESET=mistral_7b: one CUDA GPU; PRESET=tiny: CPU)
-$(RUN)/adapter/manifest.json: $(DATASET)/manifest.json finetune/presets/$(PRESET).toml $(wildcard finetune/*.py finetune/bases/tiny/*) | $(READY)
-	$(PYTHON) -m finetune $(PRESET) --data $(DATASET) --out $(RUN)/adapter
+TRAINER := $(filter-out finetune/experiments%,$(wildcard finetune/*.py)) $(wildcard finetune/bases/tiny/*)
+$(RUN)/adapter/manifest.json: $(DATASET)/manifest.json finetune/presets/$(PRESET).toml $(TRAINER) $(if $(strip $(SET)),always) | $(READY)
+	$(PYTHON) -m finetune $(PRESET) --data $(DATASET) --out $(RUN)/adapter $(SET:%=--set %)
+.PHONY: always
+always:
 
 quantize: $(RUN)/model/manifest.json ## adapter + base -> GGUF (TYPE=q4_k_m) and Modelfile
 QUANTIZE := $(wildcard quantize/*.py) Modelfile
@@ -56,6 +61,10 @@ $(RUN)/model-f16/manifest.json: $(RUN)/adapter/manifest.json $(QUANTIZE)
 	$(PYTHON) -m quantize $(RUN)/adapter --out $(RUN)/model-f16 --type f16
 $(RUN)/model-base/manifest.json: $(RUN)/adapter/manifest.json $(QUANTIZE)
 	$(PYTHON) -m quantize $(RUN)/adapter --out $(RUN)/model-base --type $(TYPE) --base-only
+
+export QUESTION ?= Explain the medical term: Hypertension
+ask: $(RUN)/model/manifest.json ## one QUESTION to the model, answered in this process: no Ollama is needed
+	@$(PYTHON) -m scripts.ask $(RUN)/model "$$QUESTION"
 
 register: $(RUN)/model/manifest.json ## model -> the Ollama that answers at OLLAMA_HOST
 	$(PYTHON) -m quantize.register $(RUN)/model $(NAME)
