@@ -107,12 +107,13 @@ def _plan(source: Source, kind: str, base_only: bool) -> Plan:
 
 def _write(path: Path, plan: Plan, source: Source, base_only: bool) -> None:
     from quantize.blocks import load_quantizer
-    from quantize.gguf_file import write_gguf
+    from quantize.gguf_file import write_ggufs
     from quantize.progress import progress
+    from quantize.stream import cores
 
     title = f"{source.base.name} untuned" if base_only else f"{source.contract.name} on {source.base.name}"
     with progress(path.name, sum(entry.size for entry in plan.entries)) as advance:
-        write_gguf(path, plan, source.base, title, load_quantizer(), advance)
+        write_ggufs({path: plan}, source.base, title, load_quantizer(), cores(), advance)
 
 
 def _inputs(source: Source, base_only: bool) -> dict[str, str]:

@@ -1,30 +1,32 @@
-"""Base (+ adapter) -> one GGUF file, tensor by tensor: read, merge, re-order, quantise, write, forget."""
+"""Base (+ adapter) -> GGUF files: which tensors go in, in which order and types; then all of it, hashed and written."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import BinaryIO
 
 import numpy as np
 
 from contract.base import Base
 from contract.errors import UserError
-from quantize.blocks import NotFinite, Quantize
+from quantize.blocks import Quantize
 from quantize.families import Placed, Shape, place
 from quantize.metadata import add_metadata
 from quantize.recipe import RECIPES, choose
+from quantize.stream import Part, stream
 from quantize.tensors import Tensor
 from quantize.vocabulary import Vocabulary
-from quantize.weights import Lora, merge
+from quantize.weights import Lora
 
-if TYPE_CHECKING:
-    from gguf import GGUFWriter
+ALIGNMENT = 32  # bytes: GGUF's default
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,68 @@ def plan_gguf(
     return Plan(kind, shape, vocabulary, tuple(entries))
 
 
-def write_gguf(
-    path: Path, plan: Plan, base: Base, title: str, quantize: Quantize, advance: Callable[[int], None]
-) -> None:
-    """Write the file; `advance` is told each tensor's bytes.  Raises UserError for a full disk or damaged weights."""
+def write_ggufs(
+    files: Mapping[Path, Plan], base: Base, title: str, quantize: Quantize, threads: int, advance: Callable[[int], None]
+) -> dict[str, str]:
+    """Write a file a plan, all in one pass over the weights; returns file name -> sha256, taken while writing.
+
+    The plans are of the same base and adapter.  `advance` is told the bytes.  Raises UserError for a full disk or
+    damaged weights.
+    """
+    try:
+        with contextlib.ExitStack() as stack:
+            outs = [_File(stack.enter_context(path.open("wb"))) for path in files]
+            for out, plan in zip(outs, files.values(), strict=True):
+                out.write(_head(plan, base, title))
+            for part, blocks in stream(parts(list(files.values())), quantize, threads):
+                for out, kind in zip(outs, part.kinds, strict=True):
+                    out.append(part.placed.name, blocks[kind])
+                    advance(blocks[kind].nbytes)
+            for out in outs:
+                out.pad()
+    except OSError as error:
+        if error.filename:  # a file that could not be opened, named by the error itself
+            raise
+        folder, needed = next(iter(files)).parent.parent, sum(plan.bytes for plan in files.values())
+        raise UserError(
+            f"{folder}: cannot write {needed / 1e6:,.1f} MB there: {error.strerror}; nothing was left behind: free "
+            "some space or name another --out"
+        ) from None
+    return {path.name: out.digest.hexdigest() for path, out in zip(files, outs, strict=True)}
+
+
+def parts(plans: Sequence[Plan]) -> list[Part]:
+    """The plans' tensors, each once, with the block type that each plan wants of it."""
+    rows = zip(*(plan.entries for plan in plans), strict=True)
+    return [Part(row[0].placed, row[0].tensor, row[0].lora, tuple(entry.kind for entry in row)) for row in rows]
+
+
+class _File:
+    """A GGUF on its way to the disk: tensors begin at aligned places, and every byte is hashed as it passes."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.size, self.tensor, self.digest = file, 0, "", hashlib.sha256()
+
+    def write(self, data: bytes | memoryview) -> None:
+        self.file.write(data)
+        self.digest.update(data)
+        self.size += len(data)
+
+    def append(self, tensor: str, blocks: np.ndarray) -> None:
+        """The tensor's next rows."""
+        if tensor != self.tensor:
+            self.pad()
+            self.tensor = tensor
+        self.write(blocks.reshape(-1).view(np.uint8).data)
+
+    def pad(self) -> None:
+        self.write(bytes(-self.size % ALIGNMENT))
+
+
+def _head(plan: Plan, base: Base, title: str) -> bytes:
+    """All that stands before the tensors: the metadata and the tensors' names, shapes, types and places."""
     import gguf
+    from gguf.gguf_writer import WriterState
 
     logging.getLogger("gguf").setLevel(logging.ERROR)  # its notes on byte order are no news to a user
     writer = gguf.GGUFWriter(None, plan.shape.arch)
@@ -91,51 +150,12 @@ def write_gguf(
         kind = gguf.GGMLQuantizationType[entry.kind]
         shape = gguf.quant_shape_to_byte_shape(entry.tensor.shape, kind)
         writer.add_tensor_info(entry.placed.name, shape, np.dtype(np.uint8), entry.size, raw_dtype=kind)
-    try:
-        writer.write_header_to_file(path)
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        for entry in plan.entries:
-            _append(writer, make_blocks(entry, quantize))
-            advance(entry.size)
-        writer.close()
-    except OSError as error:
-        if error.filename:  # a file that could not be opened, named by the error itself
-            raise
-        raise UserError(
-            f"{path.parent.parent}: cannot write {plan.bytes / 1e6:,.1f} MB there: {error.strerror}; nothing was left "
-            "behind: free some space or name another --out"
-        ) from None
-    finally:
-        with contextlib.suppress(OSError):  # what is still in the buffer does not fit either
-            writer.close()
-
-
-def _append(writer: GGUFWriter, blocks: np.ndarray) -> None:
-    """One tensor, from an aligned place on.
-
-    Not by the writer's own write_tensor_data: its `tofile` hides a full disk when the rest fits into C's buffer.
-    """
-    file = writer.fout[0]
-    writer.write_padding(file, file.tell())
-    file.write(blocks.data)
-    writer.write_padding(file, blocks.nbytes)
-
-
-def make_blocks(entry: Entry, quantize: Quantize) -> np.ndarray:
-    """The tensor's bytes as they stand in the GGUF."""
-    weight = entry.placed.arrange(merge(entry.tensor, entry.lora))
-    try:
-        if entry.kind != "F32":
-            return quantize(weight, entry.kind)
-        if not np.isfinite(weight).all():
-            raise NotFinite
-        return weight
-    except NotFinite:
-        cause = "the adapter's training diverged, or the base is damaged" if entry.lora else "the base is damaged"
-        raise UserError(
-            f"{entry.tensor.name}: holds values that are no numbers or beyond 65504: {cause}; make it again"
-        ) from None
+    head = io.BytesIO()
+    writer.fout, writer.state = [head], WriterState.EMPTY  # as if it had opened a file of its own
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    return head.getvalue()
 
 
 def _size(shape: tuple[int, ...], kind: str) -> int:

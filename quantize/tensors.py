@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,19 @@ class Tensor:
     path: Path
     offset: int  # bytes from the file's start
 
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Some of its rows, themselves a tensor on disk."""
+        shape = (min(stop, self.shape[0]) - start, *self.shape[1:])
+        skipped = start * math.prod(self.shape[1:]) * BYTES[self.dtype]
+        return replace(self, shape=shape, offset=self.offset + skipped)
+
     def read(self) -> np.ndarray:
-        """The values in float32, exactly."""
-        kind = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}[self.dtype]
-        raw = np.fromfile(self.path, kind, math.prod(self.shape), offset=self.offset).reshape(self.shape)
+        """The values in float32, exactly.  Raises UserError when the file has become shorter since it was opened."""
+        kind, size = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}[self.dtype], math.prod(self.shape)
+        raw = np.fromfile(self.path, kind, size, offset=self.offset)
+        if raw.size != size:
+            raise UserError(f"{self.path}: ends before {self.name} does; fetch or make it again")
+        raw = raw.reshape(self.shape)
         if self.dtype != "BF16":
             return raw.astype(np.float32, copy=False)
         wide = raw.astype(np.uint32)
