@@ -4,7 +4,8 @@
     base.prompt([{"role": "user", "content": "Hi"}])     # what the server must render
     base.completion("Hello.")                            # what the model learns to add, its stop token last
 
-The begin-of-sequence token belongs to the tokenizer (`add_bos`) and stands in no template.
+The begin-of-sequence token belongs to the tokenizer (`add_bos`) and stands in no template; a family that wants one
+ahead of every exchange writes it into its user_turn, and its tokenizer adds none.
 """
 
 from __future__ import annotations
@@ -81,6 +82,14 @@ class Base:
             )
         start, end = self._assistant_parts()
         return start.removeprefix(self.generation_prompt) + answer + end.partition(self.stop)[0] + self.stop
+
+    def tokenizer_settings(self) -> dict[str, bool]:
+        """For transformers' LlamaTokenizer, to cut text as llama.cpp does.
+
+        With add_space_prefix, a space goes ahead of the text and of what follows each control token.
+        """
+        space = self.add_space_prefix
+        return {"legacy": space, "add_prefix_space": space, "add_bos_token": self.add_bos, "add_eos_token": False}
 
     def ollama_template(self) -> str:
         """Ollama's TEMPLATE (Go text/template over .System and .Messages).

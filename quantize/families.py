@@ -14,7 +14,23 @@ from contract.base_folder import architecture
 from contract.errors import UserError, faults_error
 
 # Hugging Face architecture -> llama.cpp's.  Mistral is llama.cpp's "llama", as in its own converter.
-ARCHITECTURES = {"MistralForCausalLM": "llama", "LlamaForCausalLM": "llama"}
+ARCHITECTURES = {"MistralForCausalLM": "llama", "LlamaForCausalLM": "llama", "GemmaForCausalLM": "gemma"}
+
+
+@dataclass(frozen=True)
+class Family:
+    """What llama.cpp's architectures differ in, where a base's files do not say it."""
+
+    activation: str
+    paired: bool  # the rows of q and k are re-ordered for the rotation
+    norm_offset: float  # what llama.cpp wants added to a norm's weight
+    tied: bool  # transformers' default
+
+
+FAMILIES = {
+    "llama": Family("silu", paired=True, norm_offset=0.0, tied=False),
+    "gemma": Family("gelu_pytorch_tanh", paired=False, norm_offset=1.0, tied=True),
+}
 
 
 @dataclass(frozen=True)
@@ -37,14 +53,20 @@ class Shape:
 
 @dataclass(frozen=True)
 class Placed:
-    """Where one of the base's tensors goes: its name there, and the heads over which its rows are re-ordered."""
+    """Where one of the base's tensors goes: its name there, and how its values are laid out there."""
 
     source: str
     name: str
-    heads: int  # 0: not re-ordered
+    heads: int = 0  # over which its rows are re-ordered; 0: they are not
+    offset: float = 0.0  # added to each value
 
     def arrange(self, weight: np.ndarray) -> np.ndarray:
-        """Hugging Face keeps the two halves of a rotary pair apart, llama.cpp side by side."""
+        """Hugging Face keeps the two halves of a rotary pair apart, llama.cpp side by side.
+
+        Gemma multiplies by 1 + weight in its norms, llama.cpp by the weight: so the 1 goes into the file.
+        """
+        if self.offset:
+            return weight + np.float32(self.offset)
         if not self.heads:
             return weight
         split = weight.reshape(self.heads, 2, weight.shape[0] // self.heads // 2, *weight.shape[1:])
@@ -71,11 +93,11 @@ def read_shape(folder: Path) -> Shape:
             context=config["max_position_embeddings"],
             rms_eps=float(config["rms_norm_eps"]),
             rope_theta=float(rope["rope_theta"]),
-            tied=bool(config.get("tie_word_embeddings", False)),
+            tied=bool(config.get("tie_word_embeddings", FAMILIES[ARCHITECTURES[name]].tied)),
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise UserError(f"{path}: no usable {error}; fetch the base again") from None
-    faults = _faults(config, rope)
+    faults = _faults(config, rope, shape)
     if faults:
         raise faults_error(str(path), faults)
     return shape
@@ -87,7 +109,7 @@ def _rope(config: dict[str, Any]) -> dict[str, Any]:
     return config.get("rope_parameters") or older
 
 
-def _faults(config: dict[str, Any], rope: dict[str, Any]) -> list[str]:
+def _faults(config: dict[str, Any], rope: dict[str, Any], shape: Shape) -> list[str]:
     faults = []
     if config.get("quantization_config"):
         method = config["quantization_config"].get("quant_method", "some method")
@@ -95,8 +117,12 @@ def _faults(config: dict[str, Any], rope: dict[str, Any]) -> list[str]:
     scaling = rope.get("rope_type") or rope.get("type") or "default"
     if scaling != "default":
         faults.append(f"rope scaling '{scaling}' is not supported (supported: default)")
-    if config.get("hidden_act", "silu") != "silu":
-        faults.append(f"hidden_act is '{config['hidden_act']}' (supported: silu)")
+    wanted = FAMILIES[shape.arch].activation
+    key = "hidden_activation" if config.get("hidden_activation") else "hidden_act"  # Gemma's first releases have both
+    if config.get(key, wanted) != wanted:
+        faults.append(f"{key} is '{config[key]}' (supported: {wanted})")
+    if shape.arch == "gemma" and not shape.tied:
+        faults.append("tie_word_embeddings is false, llama.cpp's gemma has no output matrix of its own")
     return faults
 
 
@@ -113,7 +139,8 @@ def place(shape: Shape, names: Iterable[str]) -> list[Placed]:
         if name is None:
             unknown.append(source)
         else:
-            placed.append(Placed(source, name, _heads(shape, source)))
+            offset = FAMILIES[shape.arch].norm_offset if name.endswith("_norm.weight") else 0.0
+            placed.append(Placed(source, name, _heads(shape, source), offset))
     if unknown:
         raise UserError(
             f"{len(unknown)} tensors of the base are unknown to '{shape.arch}', such as {unknown[0]}; use another base"
@@ -122,6 +149,8 @@ def place(shape: Shape, names: Iterable[str]) -> list[Placed]:
 
 
 def _heads(shape: Shape, source: str) -> int:
+    if not FAMILIES[shape.arch].paired:
+        return 0
     part = source.rpartition(".")[0]
     return shape.heads if part.endswith("q_proj") else shape.kv_heads if part.endswith("k_proj") else 0
 

@@ -19,22 +19,16 @@ from tests import strategies  # noqa: F401  the hypothesis profile
 from tests.conftest import make_tokenizer
 
 TINY = load_base("tiny")
-# The shapes that other families need, each with white space at its seams: Ollama's `{{-` would eat it.
-OWN_TURN = dataclasses.replace(
-    TINY, name="own", system="own_turn", system_text="<|system|>\n{system}</s>\n",
-    user_turn="<|user|>\n{content}</s>\n", assistant_turn="<|assistant|>\n{content}</s>\n",
-    generation_prompt="<|assistant|>\n",
-)  # fmt: skip
-FIRST_USER = dataclasses.replace(
-    TINY, name="first", system="first_user", system_text="<<SYS>>\n{system}\n<</SYS>>\n\n",
-    user_turn="[INST] {system}{content} [/INST]", assistant_turn=" {content} </s>",
-)  # fmt: skip
+# Each has white space at its seams: Ollama's `{{-` would eat it.
+OWN_TURN = load_base("tinyllama_1_1b_chat_v1_0")
+FIRST_USER = load_base("llama_2_7b_chat")
+GEMMA_2B = load_base("gemma_2b_it")
 GEMMA = dataclasses.replace(
     TINY, name="gemma", system="last_user", user_turn='<start_of_turn>"user"\n{system}{content}<end_of_turn>\n',
     assistant_turn="<start_of_turn>model\n{content}<end_of_turn>\n", generation_prompt="<start_of_turn>model\n",
     stop="<end_of_turn>",
 )  # fmt: skip
-SPECS = [TINY, OWN_TURN, FIRST_USER, GEMMA]
+SPECS = [TINY, OWN_TURN, FIRST_USER, GEMMA_2B, GEMMA]
 
 
 def talk(*turns: str) -> list[Message]:
@@ -52,7 +46,19 @@ PROMPTS = [
     (TINY, talk("u:{content}", "s:{system}"), "[INST] {system}\n\n{content}[/INST]"),
     (OWN_TURN, talk("s:S", "u:A"), "<|system|>\nS</s>\n<|user|>\nA</s>\n<|assistant|>\n"),
     (OWN_TURN, talk("u:A", "a:B"), "<|user|>\nA</s>\n<|assistant|>\nB</s>\n"),
-    (FIRST_USER, talk("s:S", "u:A", "a:B", "u:C"), "[INST] <<SYS>>\nS\n<</SYS>>\n\nA [/INST] B </s>[INST] C [/INST]"),
+    (FIRST_USER, talk("u:A"), "<s>[INST] A [/INST]"),
+    (
+        FIRST_USER,
+        talk("s:S", "u:A", "a:B", "u:C"),
+        "<s>[INST] <<SYS>>\nS\n<</SYS>>\n\nA [/INST] B </s><s>[INST] C [/INST]",
+    ),
+    (FIRST_USER, talk("u:A", "a:B"), "<s>[INST] A [/INST] B </s>"),
+    (
+        GEMMA_2B,
+        talk("s:S", "u:A", "a:B", "u:C"),
+        "<start_of_turn>user\nS\n\nA<end_of_turn>\n<start_of_turn>model\nB<end_of_turn>\n"
+        "<start_of_turn>user\nC<end_of_turn>\n<start_of_turn>model\n",
+    ),
     (GEMMA, talk("u:A"), '<start_of_turn>"user"\nA<end_of_turn>\n<start_of_turn>model\n'),
     (GEMMA, [], "<start_of_turn>model\n"),
 ]
@@ -275,5 +281,5 @@ def test_a_bad_base_gets_one_line(tmp_path: Path, old: str, new: str, said: list
 
 def test_every_shipped_base_loads_under_its_own_name() -> None:
     assert {path.stem for path in BASES.glob("*.toml")} == {load_base(path.stem).name for path in BASES.glob("*.toml")}
-    with pytest.raises(UserError, match=r"no such base \(shipped: mistral_7b_instruct_v0_3, tiny"):
+    with pytest.raises(UserError, match=r"no such base \(shipped: gemma_2b_it, llama_2_7b_chat, mistral"):
         load_base("mistral")

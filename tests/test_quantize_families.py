@@ -61,7 +61,7 @@ def test_the_shape_of_a_base(base: Path) -> None:
         (
             {"architectures": ["GPT2LMHeadModel"]},
             "",
-            "GPT2LMHeadModel cannot be exported (known: MistralForCausalLM, LlamaForCausalLM)",
+            "GPT2LMHeadModel cannot be exported (known: MistralForCausalLM, LlamaForCausalLM, GemmaForCausalLM)",
         ),
         ({"architectures": []}, "", "names no architecture"),
         (
@@ -71,7 +71,7 @@ def test_the_shape_of_a_base(base: Path) -> None:
         ),
         ({"rope_parameters": {"rope_theta": 1e4, "rope_type": "yarn"}}, "", "rope scaling 'yarn'"),
         ({"rope_scaling": {"type": "linear", "factor": 2}}, "rope_parameters", "rope scaling 'linear'"),
-        ({"hidden_act": "gelu"}, "", "hidden_act is 'gelu'"),
+        ({"hidden_act": "gelu_pytorch_tanh"}, "", "hidden_act is 'gelu_pytorch_tanh' (supported: silu)"),
         ({"hidden_act": "gelu", "quantization_config": {"a": 1}}, "", "2 faults"),
         ({}, "rms_norm_eps", "no usable 'rms_norm_eps'"),
     ],
@@ -82,6 +82,46 @@ def test_a_base_that_llama_cpp_could_not_run_as_trained_is_refused(
     config(base, drop, **changes)
     with pytest.raises(UserError) as error:
         read_shape(base)
+    assert told in str(error.value)
+
+
+def gemma(folder: Path, drop: str = "", **changes: Any) -> Path:
+    """config.json as Gemma-2B's: what GemmaConfig has by default is not in it."""
+    table = {
+        "architectures": ["GemmaForCausalLM"], "num_hidden_layers": 18, "hidden_size": 2048, "intermediate_size": 16384,
+        "num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 256, "vocab_size": 256000,
+        "max_position_embeddings": 8192, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
+        "hidden_act": "gelu", "hidden_activation": "gelu_pytorch_tanh",
+    } | changes  # fmt: skip
+    table.pop(drop, None)
+    (folder / "config.json").write_text(json.dumps(table))
+    return folder
+
+
+def test_gemmas_shape_and_what_llama_cpp_wants_of_its_norms(tmp_path: Path) -> None:
+    shape = read_shape(gemma(tmp_path))
+    assert (shape.arch, shape.tied, shape.head_size, shape.kv_heads) == ("gemma", True, 256, 1)
+    names = ["model.layers.0.self_attn.q_proj", "model.layers.0.input_layernorm", "model.norm", "model.embed_tokens"]
+    placed = {p.name: (p.heads, p.offset) for p in place(shape, [f"{name}.weight" for name in names])}
+    assert placed == {
+        "token_embd.weight": (0, 0.0), "blk.0.attn_norm.weight": (0, 1.0), "blk.0.attn_q.weight": (0, 0.0),
+        "output_norm.weight": (0, 1.0),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "drop", "told"),
+    [
+        ({"hidden_act": "gelu"}, "hidden_activation", "hidden_act is 'gelu' (supported: gelu_pytorch_tanh)"),
+        ({"hidden_activation": "silu"}, "", "hidden_activation is 'silu' (supported: gelu_pytorch_tanh)"),
+        ({"tie_word_embeddings": False}, "", "tie_word_embeddings is false"),
+    ],
+)
+def test_a_gemma_that_llama_cpp_could_not_run_as_trained_is_refused(
+    tmp_path: Path, changes: dict[str, Any], drop: str, told: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        read_shape(gemma(tmp_path, drop, **changes))
     assert told in str(error.value)
 
 
@@ -117,6 +157,19 @@ def test_the_vocabulary_is_that_of_the_tokenizer(base: Path) -> None:
     assert len(set(vocabulary.scores)) > 500  # scores that are all alike would tokenise every prompt wrongly
     assert vocabulary.types[1023] == NORMAL and vocabulary.types[1024:] == [UNUSED] * 6
     assert vocabulary.pieces[1024:] == [f"[PAD{n}]" for n in range(1024, 1030)]
+
+
+def test_a_users_own_pieces_stand_as_they_are_in_a_text(tmp_path: Path) -> None:
+    import sentencepiece
+
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["a few words, some of them long"]), model_prefix=str(tmp_path / "tokenizer"),
+        vocab_size=40, model_type="bpe", user_defined_symbols=["<a>", "▁▁"], hard_vocab_limit=False, minloglevel=2,
+    )  # fmt: skip
+    vocabulary = read_vocabulary(tmp_path, dataclasses.replace(TINY, pad="<unk>"), 64)
+    assert dict(zip(vocabulary.pieces, vocabulary.types, strict=True)).items() >= {
+        "<unk>": UNKNOWN, "<s>": CONTROL, "<a>": USER_DEFINED, "  ": USER_DEFINED, "▁": NORMAL, "[PAD63]": UNUSED,
+    }.items()  # fmt: skip
 
 
 def added(folder: Path, entries: dict[str, Any]) -> None:
