@@ -101,7 +101,7 @@ def _plan(source: Source, kind: str, base_only: bool) -> Plan:
 
     shape = read_shape(source.folder)
     tensors = open_base(source.folder)
-    loras = {} if base_only else open_adapter(source.adapter, tensors)
+    tensors, loras = (tensors, {}) if base_only else open_adapter(source.adapter, tensors)
     return plan_gguf(kind, shape, read_vocabulary(source.folder, source.base, shape.vocabulary), tensors, loras)
 
 

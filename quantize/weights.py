@@ -23,10 +23,10 @@ PREFIX = "base_model.model."  # what PEFT puts before the base's own module name
 
 # Features of PEFT that change more than W + scale * B @ A; each would be lost in silence, so each is refused by name.
 UNMERGEABLE = (
-    "use_dora", "use_qalora", "use_bdlora", "lora_bias", "fan_in_fan_out", "modules_to_save", "trainable_token_indices",
-    "target_parameters", "layer_replication", "alora_invocation_tokens", "kasa_config", "monteclora_config",
+    "use_dora", "use_qalora", "use_bdlora", "lora_bias", "fan_in_fan_out", "trainable_token_indices", "target_parameters", "layer_replication", "alora_invocation_tokens", "kasa_config", "monteclora_config",
     "arrow_config", "velora_config",
 )  # fmt: skip
+EMBEDDINGS = {"model.embed_tokens.weight": "output matrix", "lm_head.weight": "embedding"}
 OTHER_BASE = "the adapter belongs to another base"
 INITS = (True, False, "gaussian", "orthogonal", "eva")  # of LoRA weights; any other also rewrites the base's weights
 
@@ -40,18 +40,31 @@ class Lora:
     scale: float
 
 
-def open_adapter(folder: Path, base: Mapping[str, Tensor]) -> dict[str, Lora]:
-    """Base tensor's name -> its LoRA.  Raises UserError for what cannot be merged, or belongs to another base."""
+@dataclass(frozen=True)
+class Saved(Tensor):
+    """A tensor of a module that was trained whole: it takes the base's place, as the base stores it."""
+
+    stored: str  # the base's dtype
+
+    def read(self) -> np.ndarray:
+        return _round(super().read(), self.stored)
+
+
+def open_adapter(folder: Path, base: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Lora]]:
+    """The base's tensors, those that the adapter replaces replaced, and tensor's name -> its LoRA.
+
+    Raises UserError for what cannot be merged, or belongs to another base.
+    """
     config = _read_config(folder / ADAPTER_CONFIG)
-    tensors = open_file(folder / ADAPTER_WEIGHTS)
     pairs: dict[str, dict[str, Tensor]] = {}
-    faults = []
-    for name, tensor in tensors.items():
+    whole: dict[str, Tensor] = {}
+    for name, tensor in open_file(folder / ADAPTER_WEIGHTS).items():
         match = re.fullmatch(rf"{re.escape(PREFIX)}(.+)\.lora_([AB])\.weight", name)
         if match:
             pairs.setdefault(match[1], {})[match[2]] = tensor
         else:
-            faults.append(f"{name} is no lora_A or lora_B of a linear layer and cannot be merged")
+            whole[name.removeprefix(PREFIX)] = tensor
+    faults = _misfits(whole, base, config)
     loras = {}
     for module, pair in pairs.items():
         fault = _misfit(module, pair, base, config)
@@ -67,7 +80,8 @@ def open_adapter(folder: Path, base: Mapping[str, Tensor]) -> dict[str, Lora]:
             else "train it again without that"
         )
         raise faults_error(str(folder / ADAPTER_WEIGHTS), [*shown[:-1], f"{shown[-1]}; {cure}"])
-    return loras
+    saved = {name: Saved(**vars(whole[name]), stored=base[name].dtype) for name in whole.keys() & base.keys()}
+    return {**base, **saved}, loras
 
 
 def merge(tensor: Tensor, lora: Lora | None) -> np.ndarray:
@@ -92,6 +106,32 @@ def _round(values: np.ndarray, dtype: str) -> np.ndarray:
     bits += 0x7FFF + ((bits >> 16) & 1)
     bits &= 0xFFFF0000
     return values
+
+
+def _misfits(whole: Mapping[str, Tensor], base: Mapping[str, Tensor], config: Mapping[str, Any]) -> list[str]:
+    """What keeps the modules that were trained whole from taking the base's place."""
+    asked, tied = tuple(config.get("modules_to_save") or ()), EMBEDDINGS.keys() - base.keys()
+    faults = []
+    for name, tensor in whole.items():
+        if name in tied and config.get("ensure_weight_tying"):
+            continue  # the embedding once more
+        if not _inside(name, asked):
+            faults.append(f"{name} is no lora_A or lora_B of a linear layer and cannot be merged")
+        elif name in EMBEDDINGS and tied and not config.get("ensure_weight_tying"):
+            faults.append(f"{name} was trained alone, the base ties it to its {EMBEDDINGS[name]}")
+        elif name not in base:
+            faults.append(f"{name} is no tensor of the base: {OTHER_BASE}")
+        elif tensor.shape != base[name].shape:
+            sizes = (" x ".join(map(str, t.shape)) for t in (tensor, base[name]))
+            faults.append(f"{name} is {next(sizes)}, the base's is {next(sizes)}: {OTHER_BASE}")
+    absent = [name for name in base if _inside(name, asked) and name not in whole]
+    return faults + [f"modules_to_save names {name}, which the adapter lacks" for name in absent]
+
+
+def _inside(name: str, modules: tuple[str, ...]) -> bool:
+    """Is the tensor of one of the modules, or of one inside it?  PEFT compares the ends of the names."""
+    parts = name.split(".")
+    return any(".".join(parts[:n]).endswith(modules) for n in range(1, len(parts)))
 
 
 def _misfit(

@@ -14,7 +14,7 @@ import pytest
 from contract.errors import UserError
 from quantize.tensors import open_base, open_file
 from quantize.weights import merge, open_adapter
-from tests.conftest import make_small_adapter
+from tests.conftest import make_small_adapter, make_small_base
 
 Q = "model.layers.0.self_attn.q_proj"
 
@@ -124,7 +124,7 @@ def test_a_free_adapter_differs_from_peft_by_its_order_of_sums_alone(small_base:
     model = MistralForCausalLM.from_pretrained(small_base, dtype=torch.bfloat16)
     theirs = PeftModel.from_pretrained(model, small_adapter).merge_and_unload().state_dict()
     tensors = open_base(small_base)
-    loras = open_adapter(small_adapter, tensors)
+    _, loras = open_adapter(small_adapter, tensors)
     assert len(loras) == 7 * 2
     differing = total = 0
     for name, lora in loras.items():
@@ -149,11 +149,78 @@ def test_scale_follows_the_modules_own_rank_and_alpha(small_base: Path, tmp_path
 
     folder = make_small_adapter(small_base, tmp_path / "adapter", **lora)
     model = PeftModel.from_pretrained(MistralForCausalLM.from_pretrained(small_base), folder)
-    ours = open_adapter(folder, open_base(small_base))
+    _, ours = open_adapter(folder, open_base(small_base))
     for number in (0, 1):
         for part in ("q_proj", "v_proj"):
             module = model.base_model.model.model.layers[number].self_attn.get_submodule(part)
             assert ours[f"model.layers.{number}.self_attn.{part}.weight"].scale == module.scaling["default"]
+
+
+@pytest.fixture(scope="module")
+def untied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_small_base(tmp_path_factory.mktemp("untied") / "base", tie_word_embeddings=False)
+
+
+def save_modules(base: Path, folder: Path, *modules: str, **lora: Any) -> Path:
+    """An adapter whose saved modules hold values of float32, as training leaves them."""
+    from safetensors.numpy import load_file, save_file
+
+    lora |= {"modules_to_save": list(modules), "target_modules": ["q_proj", "down_proj"]}
+    make_small_adapter(base, folder, **lora)
+    weights, noise = open_file(folder / "adapter_model.safetensors"), np.random.default_rng(0)
+    trained = {
+        name: t.read() if ".lora_" in name else t.read() * noise.normal(1, 0.1, t.shape).astype("f4")
+        for name, t in weights.items()
+    }
+    save_file(trained, folder / "adapter_model.safetensors")
+    assert load_file(folder / "adapter_model.safetensors").keys() == weights.keys()
+    return folder
+
+
+@pytest.mark.parametrize("modules", [["lm_head"], ["embed_tokens", "lm_head"], ["layers.1.mlp", "norm"]])
+def test_a_module_trained_whole_takes_the_bases_place_as_in_peft(
+    untied: Path, tmp_path: Path, modules: list[str]
+) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import MistralForCausalLM
+
+    folder = save_modules(untied, tmp_path / "adapter", *modules)
+    model = MistralForCausalLM.from_pretrained(untied, dtype=torch.bfloat16)
+    theirs = PeftModel.from_pretrained(model, folder).merge_and_unload().state_dict()
+    base = open_base(untied)
+    tensors, loras = open_adapter(folder, base)
+    replaced = {name for name in tensors if tensors[name] != base[name]}
+    assert replaced and tensors.keys() == base.keys() == theirs.keys()
+    for name in replaced:
+        assert name not in loras and np.array_equal(tensors[name].read(), theirs[name].float().numpy()), name
+        assert not np.array_equal(tensors[name].read(), base[name].read())
+    for name in theirs.keys() - replaced - loras.keys():
+        assert np.array_equal(tensors[name].read(), theirs[name].float().numpy()), name
+
+
+def test_an_embedding_trained_whole_is_refused_where_it_would_part_from_the_output(
+    small_base: Path, tmp_path: Path
+) -> None:
+    folder = save_modules(small_base, tmp_path / "alone", "embed_tokens")
+    with pytest.raises(
+        UserError, match=r"embed_tokens\.weight was trained alone, the base ties it to its output matrix"
+    ):
+        open_adapter(folder, open_base(small_base))
+    folder = save_modules(small_base, tmp_path / "tied", "embed_tokens", ensure_weight_tying=True)
+    base = open_base(small_base)
+    tensors, _ = open_adapter(folder, base)
+    assert [name for name in tensors if tensors[name] != base[name]] == ["model.embed_tokens.weight"]
+
+
+def test_a_module_trained_whole_on_another_base_is_refused(untied: Path, tmp_path: Path) -> None:
+    folder, base = save_modules(untied, tmp_path / "adapter", "lm_head", "layers.1.mlp"), open_base(untied)
+    base["lm_head.weight"] = base["lm_head.weight"].rows(0, 1000)
+    del base["model.layers.1.mlp.up_proj.weight"]
+    with pytest.raises(UserError) as error:
+        open_adapter(folder, base)
+    assert "lm_head.weight is 1024 x 256, the base's is 1000 x 256: the adapter belongs to another" in str(error.value)
+    assert "mlp.up_proj.weight is no tensor of the base: the adapter belongs to another base; name" in str(error.value)
 
 
 def config(adapter: Path, **changes: Any) -> None:
@@ -172,7 +239,10 @@ def lora(module: str, side: str) -> str:
 BAD_ADAPTERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "DoRA": (lambda a: config(a, use_dora=True), "use_dora is set"),
     "a bias": (lambda a: config(a, bias="all"), "bias is 'all'"),
-    "modules_to_save": (lambda a: config(a, modules_to_save=["lm_head"]), "modules_to_save is set"),
+    "a saved module that is not there": (
+        lambda a: config(a, modules_to_save=["layers.0.mlp"]),
+        "modules_to_save names model.layers.0.mlp.down_proj.weight, which the adapter lacks",
+    ),
     "pissa": (lambda a: config(a, init_lora_weights="pissa"), "init_lora_weights is 'pissa'"),
     "no LoRA": (lambda a: config(a, peft_type="IA3"), "peft_type is 'IA3'"),
     "all faults at once": (lambda a: config(a, use_dora=True, bias="all", lora_bias=True), "3 faults: use_dora is set"),
