@@ -91,19 +91,20 @@ def small_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_small_base(tmp_path_factory.mktemp("small_base"))
 
 
-def make_small_base(folder: Path, seed: int = 0, **shape: object) -> Path:
+def make_small_base(folder: Path, seed: int = 0, family: str = "Mistral", **shape: object) -> Path:
     """Write a random base: hidden 256, ffn 512, 2 layers, 4 heads of which 2 key/value, unless `shape` says otherwise."""
     import torch
-    from transformers import MistralConfig, MistralForCausalLM
+    import transformers
 
     vocabulary = make_tokenizer(folder)
     settings = {
         "vocab_size": vocabulary, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 1024, "sliding_window": None,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 1024,
         "tie_word_embeddings": True, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
-    } | shape  # fmt: skip
+    } | ({"sliding_window": None} if family == "Mistral" else {}) | shape  # fmt: skip
     torch.manual_seed(seed)
-    model = MistralForCausalLM(MistralConfig(**settings)).to(torch.bfloat16)
+    config = getattr(transformers, f"{family}Config")(**settings)
+    model = getattr(transformers, f"{family}ForCausalLM")(config).to(torch.bfloat16)
     model.save_pretrained(folder)
     return folder
 
@@ -134,9 +135,9 @@ def small_adapter(small_base: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def make_small_adapter(base_folder: Path, folder: Path, seed: int = 1, **lora: object) -> Path:
     import torch
     from peft import LoraConfig, get_peft_model
-    from transformers import MistralForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    model = MistralForCausalLM.from_pretrained(base_folder, dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.bfloat16)
     targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     peft_model = get_peft_model(
         model, LoraConfig(**{"r": 8, "lora_alpha": 16, "target_modules": targets, "task_type": "CAUSAL_LM"} | lora)

@@ -18,7 +18,7 @@ from quantize.__main__ import export, gguf_path
 from quantize.families import read_shape
 from quantize.gguf_file import plan_gguf
 from quantize.recipe import RECIPES
-from quantize.tensors import open_base
+from quantize.tensors import open_base, open_file
 from quantize.vocabulary import read_vocabulary
 from quantize.weights import Lora
 from tests.conftest import make_small_adapter, make_small_base
@@ -49,6 +49,9 @@ SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "wide ffn of 32 only": ({"intermediate_size": 800}, {"r": 5}),
     "odd heads": ({"hidden_size": 384, "num_attention_heads": 6, "num_key_value_heads": 3}, {"r": 8}),
     "one layer, untied": ({"num_hidden_layers": 1, "tie_word_embeddings": False}, {"r": 2}),
+    "modules trained whole": ({"tie_word_embeddings": False}, {"modules_to_save": ["lm_head", "embed_tokens"]}),
+    "gemma": ({"family": "Gemma", "num_key_value_heads": 1, "head_dim": 96, "num_hidden_layers": 8}, {"r": 4}),
+    "gemma, columns of 32 only": ({"family": "Gemma", "head_dim": 64, "hidden_size": 96}, {"r": 4}),
 }
 Model = tuple[Path, Path, Path]  # adapter folder, merged model by PEFT, f16 GGUF of it
 
@@ -80,7 +83,8 @@ def test_the_reference_differs_without_the_adapter(model: Model, tmp_path: Path)
     tuned = {name for name in ours if ours[name] != theirs[name]}
     targets = json.loads((adapter / "adapter_config.json").read_text())["target_modules"]
     layers = json.loads((adapter.parent / "base" / "config.json").read_text())["num_hidden_layers"]
-    assert len(tuned) == len(targets) * layers
+    saved = json.loads((adapter / "adapter_config.json").read_text())["modules_to_save"] or []
+    assert len(tuned) == len(targets) * layers + len(saved)
 
 
 PROMPTS = ["[INST] What is uremia?[/INST]", "  two  spaces, Ménière’s 漢字 🫀\n\nnew line", " leading", ""]
@@ -90,12 +94,12 @@ def test_f16_in_llama_cpp_gives_the_ids_and_logits_of_transformers(model: Model,
     """Tolerance: 2 % of the logits' spread.  Same weights; llama.cpp multiplies in f16 and keeps its cache in f16."""
     import torch
     from llama_cpp import Llama
-    from transformers import LlamaTokenizer, MistralForCausalLM
+    from transformers import AutoModelForCausalLM, LlamaTokenizer
 
     adapter, merged, _ = model
     export(adapter, tmp_path / "model", "f16")
     theirs = LlamaTokenizer.from_pretrained(adapter.parent / "base", legacy=False)
-    reference = MistralForCausalLM.from_pretrained(merged, dtype=torch.float32)
+    reference = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32)
     served = Llama(str(gguf_path(tmp_path / "model", "f16")), n_ctx=256, n_threads=1, logits_all=True, verbose=False)
     try:
         for prompt in PROMPTS:
@@ -130,16 +134,15 @@ def test_a_plan_that_would_lose_something_is_refused(small_base: Path, tied: boo
 
 
 def on_a_grid(adapter: Path) -> Path:
-    """Round the LoRA weights to multiples of 1/1024: then B @ A is exact in float32, in whatever order it is summed.
+    """Round the adapter's weights to multiples of 1/1024: then B @ A is exact in float32, in whatever order it is summed.
 
     PEFT multiplies by torch's BLAS and the export by NumPy's; on free values the two may differ in a sum's last bit
     (tests/test_quantize_weights.py bounds that).  Here every byte must be equal, on every machine.
     """
-    from safetensors.numpy import load_file, save_file
+    from safetensors.numpy import save_file
 
-    weights = {
-        name: np.round(value * 1024) / 1024 for name, value in load_file(adapter / "adapter_model.safetensors").items()
-    }
+    weights = open_file(adapter / "adapter_model.safetensors")
+    weights = {name: np.round(tensor.read() * 1024) / 1024 for name, tensor in weights.items()}
     save_file(weights, adapter / "adapter_model.safetensors")
     old = json.loads((adapter / "manifest.json").read_text())
     write_manifest(adapter, "adapter", old["inputs"], old["settings"], {})
@@ -149,9 +152,9 @@ def on_a_grid(adapter: Path) -> Path:
 def merge_with_peft(base: Path, adapter: Path, folder: Path) -> Path:
     import torch
     from peft import PeftModel
-    from transformers import MistralForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    model = MistralForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
     PeftModel.from_pretrained(model, adapter).merge_and_unload().save_pretrained(folder)
     return folder
 
@@ -172,7 +175,8 @@ def convert(merged: Path, path: Path) -> Path:
     from safetensors.torch import load_file
 
     config = json.loads((merged / "config.json").read_text())
-    writer = GGUFWriter(path, "llama")
+    gemma = config["architectures"] == ["GemmaForCausalLM"]
+    writer = GGUFWriter(path, "gemma" if gemma else "llama")
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(1024)
     writer.add_embedding_length(config["hidden_size"])
@@ -180,9 +184,13 @@ def convert(merged: Path, path: Path) -> Path:
     writer.add_head_count(config["num_attention_heads"])
     writer.add_head_count_kv(config["num_key_value_heads"])
     writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_key_length(config["head_dim"])
+    writer.add_value_length(config["head_dim"])
     for name, tensor in load_file(merged / "model.safetensors").items():
         heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}.get(name.split(".")[-2])
-        if heads:
+        if gemma:
+            tensor = tensor.float() + 1 if name.endswith("norm.weight") else tensor
+        elif heads:
             size = tensor.shape[0] // config[heads] // 2
             tensor = tensor.unflatten(0, (config[heads], 2, size)).transpose(1, 2).flatten(0, 2).contiguous()
         writer.add_tensor(gguf_name(name), tensor.to(torch.float32 if tensor.ndim == 1 else torch.float16).numpy())
