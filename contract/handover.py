@@ -16,8 +16,9 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any, TypedDict
 
 from contract.errors import UserError
@@ -178,10 +179,14 @@ def write_manifest(
     counts: dict[str, Any],
     packages: tuple[str, ...] = (),
     started: float | None = None,
+    digests: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Write `manifest.json` over every file that is in `folder` now.  `started` is a time.monotonic() value."""
+    """Write `manifest.json` over every file that is in `folder` now.  `started` is a time.monotonic() value.
+
+    `digests`: the sha256 of files that were hashed while they were written, and so are not read again.
+    """
     outputs = {
-        name: sha256(folder / name)
+        name: digests.get(name) or sha256(folder / name)
         for name in sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         if name != MANIFEST and not name.startswith("checkpoints/")  # a run's own, gone when it has ended
     }

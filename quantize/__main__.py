@@ -1,19 +1,20 @@
-"""Adapter folder + its base -> model folder: GGUF, Modelfile, manifest.  `python -m quantize ADAPTER_DIR --out DIR`"""
+"""Adapter folder + its base -> model folder: GGUFs, Modelfiles, manifest.  `python -m quantize ADAPTER_DIR --out DIR`"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
-import sys
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contract.base import Base, load_base
-from contract.base_folder import base_digest, check_base_folder, find_base_folder
+from contract.base_folder import check_base_folder, find_base_folder
 from contract.contract import Contract, load_contract
-from contract.errors import UserError, run
+from contract.errors import UserError, run, unknown_key
 from contract.handover import (
     Manifest,
     check_outputs,
@@ -23,6 +24,8 @@ from contract.handover import (
     sha256,
     write_manifest,
 )
+from quantize.modelfile import modelfiles
+from quantize.preflight import check_base, check_disk, check_memory
 from quantize.recipe import RECIPES
 
 if TYPE_CHECKING:
@@ -45,36 +48,56 @@ class Source:
 
 def main() -> None:
     args = _parser().parse_args()
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # each of our threads multiplies its own rows; NumPy comes later
     started = time.monotonic()
     out = Path(args.out)
-    plan = export(Path(args.adapter), out, args.type, args.base, args.base_only)
-    size, seconds = gguf_path(out, args.type).stat().st_size, time.monotonic() - started
-    print(f"{gguf_path(out, args.type)}: {len(plan.entries)} tensors, {size / 1e6:,.1f} MB, {seconds:.1f} s")
-    print(f"next: python -m quantize.register {out} NAME")
+    plans = export(Path(args.adapter), out, args.type, args.base, args.base_only)
+    for plan in plans:
+        path = gguf_path(out, plan.type)
+        print(f"{path}: {len(plan.entries)} tensors, {path.stat().st_size / 1e6:,.1f} MB")
+    print(f"in {time.monotonic() - started:.1f} s; next: python -m quantize.register {out} NAME")
 
 
 def export(
-    adapter: Path, out: Path, kind: str = DEFAULT, base_folder: str | None = None, base_only: bool = False
-) -> Plan:
-    """Write the model folder `out`, whole or not at all.  Everything that can be refused is, before the first byte."""
-    from quantize.modelfile import fields, render
+    adapter: Path, out: Path, types: str = DEFAULT, base_folder: str | None = None, base_only: bool = False
+) -> list[Plan]:
+    """Write the model folder `out`, whole or not at all.  `types`: as the command takes them, the first the default.
 
+    What can be refused is, before the first byte.  Only that it is the adapter's base is proved beside the writing,
+    which takes far longer, and before the folder takes its name.
+    """
     started = time.monotonic()
     check_replaceable(out, "model")
     source = _open(adapter, base_folder)
-    modelfile = render(fields(source.contract, source.base), gguf_path(out, kind).name)
-    plan = _plan(source, kind, base_only)
-    _check_disk(out, plan.bytes)
-    _check_digests(source)
-    with new_folder(out, "model") as new:
-        _write(gguf_path(new, kind), plan, source, base_only)
-        (new / "Modelfile").write_bytes(modelfile.encode())
+    plans = _plan(source, read_types(types), base_only)
+    texts = modelfiles(source.contract, source.base, [plan.type for plan in plans])
+    _preflight(out, plans)
+    check_outputs(adapter, source.manifest)
+    with ThreadPoolExecutor(1) as beside, new_folder(out, "model") as new:
+        proof = beside.submit(check_base, adapter, source.manifest["inputs"].get("base"), source.folder)
+        digests = _write(new, plans, source, base_only, proof)
+        proof.result()
+        for name, text in texts.items():
+            (new / name).write_bytes(text.encode())
         for name in ("task.toml", "base.toml"):
             shutil.copyfile(adapter / name, new / name)
-        settings = {"type": kind, "base_only": base_only, "base_folder": str(source.folder)}
-        counts = {"tensors": len(plan.entries), "bytes": gguf_path(new, kind).stat().st_size, "types": plan.kinds()}
-        write_manifest(new, "model", _inputs(source, base_only), settings, counts, PACKAGES, started)
-    return plan
+        settings = {"type": plans[0].type, "types": [plan.type for plan in plans], "base_only": base_only}
+        settings["base_folder"] = str(source.folder)
+        counts = {"tensors": len(plans[0].entries), "blocks": {plan.type: plan.kinds() for plan in plans}}
+        write_manifest(new, "model", _inputs(source, base_only), settings, counts, PACKAGES, started, digests)
+    return plans
+
+
+def read_types(text: str) -> list[str]:
+    """
+    >>> read_types("q4_k_m, q8_0,q4_k_m")
+    ['q4_k_m', 'q8_0']
+    """
+    types = list(dict.fromkeys(part.strip() for part in text.split(",")))
+    unknown = [kind for kind in types if kind not in RECIPES]
+    if unknown:
+        raise UserError(f"--type: {unknown_key(unknown[0], RECIPES).replace('key', 'type')}; join several by commas")
+    return types
 
 
 def gguf_path(folder: Path, kind: str) -> Path:
@@ -92,7 +115,7 @@ def _open(adapter: Path, base_folder: str | None) -> Source:
     return Source(adapter, manifest, load_contract(adapter / "task.toml"), base, folder)
 
 
-def _plan(source: Source, kind: str, base_only: bool) -> Plan:
+def _plan(source: Source, types: list[str], base_only: bool) -> list[Plan]:
     from quantize.families import read_shape
     from quantize.gguf_file import plan_gguf
     from quantize.tensors import open_base
@@ -102,18 +125,37 @@ def _plan(source: Source, kind: str, base_only: bool) -> Plan:
     shape = read_shape(source.folder)
     tensors = open_base(source.folder)
     tensors, loras = (tensors, {}) if base_only else open_adapter(source.adapter, tensors)
-    return plan_gguf(kind, shape, read_vocabulary(source.folder, source.base, shape.vocabulary), tensors, loras)
+    vocabulary = read_vocabulary(source.folder, source.base, shape.vocabulary)
+    return [plan_gguf(kind, shape, vocabulary, tensors, loras) for kind in types]
 
 
-def _write(path: Path, plan: Plan, source: Source, base_only: bool) -> None:
+def _preflight(out: Path, plans: list[Plan]) -> None:
+    from quantize.gguf_file import parts
+    from quantize.stream import cores, memory
+
+    check_disk(out, sum(plan.bytes for plan in plans))
+    check_memory(memory(parts(plans), cores()), cores())
+
+
+def _write(new: Path, plans: list[Plan], source: Source, base_only: bool, proof: Future[None]) -> dict[str, str]:
+    """The GGUFs' names and sha256."""
     from quantize.blocks import load_quantizer
     from quantize.gguf_file import write_ggufs
     from quantize.progress import progress
     from quantize.stream import cores
 
+    files = {gguf_path(new, plan.type): plan for plan in plans}
     title = f"{source.base.name} untuned" if base_only else f"{source.contract.name} on {source.base.name}"
-    with progress(path.name, sum(entry.size for entry in plan.entries)) as advance:
-        write_ggufs({path: plan}, source.base, title, load_quantizer(), cores(), advance)
+    with progress(
+        " ".join(path.name for path in files), sum(e.size for plan in plans for e in plan.entries)
+    ) as advance:
+
+        def written(count: int) -> None:
+            if proof.done():
+                proof.result()  # another base: no need to go on
+            advance(count)
+
+        return write_ggufs(files, source.base, title, load_quantizer(), cores(), written)
 
 
 def _inputs(source: Source, base_only: bool) -> dict[str, str]:
@@ -121,37 +163,17 @@ def _inputs(source: Source, base_only: bool) -> dict[str, str]:
     return inputs if base_only else inputs | {"adapter": source.manifest["outputs"]["adapter_model.safetensors"]}
 
 
-def _check_digests(source: Source) -> None:
-    """The adapter is as it was trained, and this is the base that it was trained on."""
-    check_outputs(source.adapter, source.manifest)
-    print(f"{source.folder}: checking that it is the adapter's base", file=sys.stderr)  # reads 14 GB of a 7B
-    found, wanted = base_digest(source.folder), source.manifest["inputs"].get("base")
-    if found != wanted:
-        raise UserError(
-            f"{source.adapter}: was trained on another base than {source.folder} "
-            f"(sha256 {str(wanted)[:12]}, found {found[:12]}); name its own with --base DIR, or train again on this one"
-        )
-
-
-def _check_disk(out: Path, needed: int) -> None:
-    there = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
-    free = shutil.disk_usage(there).free
-    if free < needed:
-        raise UserError(
-            f"{out}: needs {needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free; free some space or name another --out"
-        )
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m quantize",
-        description="Merge an adapter into its base and write one quantised GGUF with its Modelfile.",
+        description="Merge an adapter into its base and write quantised GGUFs with their Modelfiles.",
     )
     parser.add_argument("adapter", metavar="ADAPTER_DIR", help="what `python -m finetune` made")
     parser.add_argument("--out", required=True, metavar="DIR", help="the model folder to write")
     parser.add_argument(
-        "--type", choices=RECIPES, default=DEFAULT, help=f"how the weights are stored (default {DEFAULT})"
-    )
+        "--type", default=DEFAULT, metavar="TYPE[,TYPE...]",
+        help=f"how the weights are stored: {', '.join(RECIPES)} (default {DEFAULT}); several are made in one pass",
+    )  # fmt: skip
     parser.add_argument("--base", metavar="DIR", help="the base's folder (default: where the adapter was trained)")
     parser.add_argument(
         "--base-only", action="store_true", help="leave the adapter out: the untuned base, to compare with"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -41,6 +42,20 @@ def fields(contract: Contract, base: Base) -> Fields:
             "num_predict": ANSWER,
         },
     )
+
+
+def modelfiles(contract: Contract, base: Base, types: Sequence[str]) -> dict[str, str]:
+    """Name -> text: `Modelfile` for the first of the folder's types, `Modelfile.TYPE` for each other."""
+    values = fields(contract, base)
+    return {name: render(values, f"model.{kind}.gguf") for name, kind in zip(names(types), types, strict=True)}
+
+
+def names(types: Sequence[str]) -> list[str]:
+    """
+    >>> names(["q4_k_m", "q8_0"])
+    ['Modelfile', 'Modelfile.q8_0']
+    """
+    return ["Modelfile", *(f"Modelfile.{kind}" for kind in types[1:])]
 
 
 def render(values: Fields, gguf: str) -> str:

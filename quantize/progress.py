@@ -1,4 +1,4 @@
-"""Bytes done of bytes to do -> a progress bar on a terminal, plain lines elsewhere."""
+"""Bytes done of bytes to do -> a progress bar on a terminal, plain lines elsewhere; both tell the time left."""
 
 from __future__ import annotations
 
@@ -26,13 +26,18 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _plain(label: str, total: int) -> Callable[[int], None]:
-    done, told = 0, time.monotonic()
+    started = told = time.monotonic()
+    done = 0
 
     def advance(count: int) -> None:
         nonlocal done, told
         done += count
-        if time.monotonic() - told >= QUIET:
-            told = time.monotonic()
-            print(f"{label}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB", file=sys.stderr, flush=True)
+        now = time.monotonic()
+        if now - told >= QUIET:
+            told = now
+            left = (total - done) * (now - started) / max(1, done)
+            print(
+                f"{label}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB, {left:,.0f} s left", file=sys.stderr, flush=True
+            )
 
     return advance

@@ -16,7 +16,7 @@ import pytest
 from contract.base_folder import base_digest
 from contract.errors import UserError
 from contract.handover import check_outputs, read_manifest, sha256, write_manifest
-from quantize.__main__ import export
+from quantize.__main__ import export, gguf_path
 from tests.conftest import ROOT, make_small_adapter, make_small_base
 
 GGUF = "model.q4_k_m.gguf"
@@ -53,7 +53,8 @@ def test_the_model_folder_explains_itself(small_adapter: Path, small_base: Path,
     done = command(small_adapter, "--out", out)
     assert done.returncode == 0, done.stderr
     assert (
-        f"{out / GGUF}: 20 tensors, " in done.stdout and f"next: python -m quantize.register {out} NAME" in done.stdout
+        f"{out / GGUF}: 20 tensors, 1." in done.stdout
+        and f"next: python -m quantize.register {out} NAME" in done.stdout
     )
     assert left(out) == ["Modelfile", "base.toml", "manifest.json", GGUF, "task.toml"] and left(out.parent) == ["model"]
     manifest = read_manifest(out, "model")
@@ -62,9 +63,10 @@ def test_the_model_folder_explains_itself(small_adapter: Path, small_base: Path,
         "base": base_digest(small_base), "tokenizer": sha256(small_base / "tokenizer.model"),
         "adapter": sha256(small_adapter / "adapter_model.safetensors"),
     }  # fmt: skip
-    assert manifest["settings"] == {"type": "q4_k_m", "base_only": False, "base_folder": str(small_base)}
-    size = (out / GGUF).stat().st_size
-    assert manifest["counts"] == {"tensors": 20, "bytes": size, "types": {"Q6_K": 3, "Q4_K": 12, "F32": 5}}
+    assert manifest["settings"] == {
+        "type": "q4_k_m", "types": ["q4_k_m"], "base_only": False, "base_folder": str(small_base),
+    }  # fmt: skip
+    assert manifest["counts"] == {"tensors": 20, "blocks": {"q4_k_m": {"Q6_K": 3, "Q4_K": 12, "F32": 5}}}
     assert f"FROM ./{GGUF}\n" in (out / "Modelfile").read_text()
     for name in ("task.toml", "base.toml"):
         assert (out / name).read_bytes() == (small_adapter / name).read_bytes()
@@ -74,6 +76,46 @@ def test_the_same_inputs_give_the_same_bytes(small_adapter: Path, tmp_path: Path
     for name in ("a", "b"):
         export(small_adapter, tmp_path / name)
     assert (tmp_path / "a" / GGUF).read_bytes() == (tmp_path / "b" / GGUF).read_bytes()
+
+
+def test_several_types_are_made_in_one_pass_each_as_if_alone(
+    small_adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from quantize.tensors import Tensor
+
+    read: list[str] = []
+    real = Tensor.read
+    monkeypatch.setattr(Tensor, "read", lambda self: read.append(self.name) or real(self))
+    types = ["q4_k_m", "f16", "q4_k_s", "q8_0"]
+    plans = export(small_adapter, tmp_path / "all", ", ".join(types))
+    assert [plan.type for plan in plans] == types and len(read) == len(set(read))
+    for kind in types:
+        export(small_adapter, tmp_path / kind, kind)
+        assert gguf_path(tmp_path / "all", kind).read_bytes() == gguf_path(tmp_path / kind, kind).read_bytes()
+        own = "Modelfile" if kind == types[0] else f"Modelfile.{kind}"
+        assert (tmp_path / "all" / own).read_bytes() == (tmp_path / kind / "Modelfile").read_bytes()
+    manifest = read_manifest(tmp_path / "all", "model")
+    check_outputs(tmp_path / "all", manifest)  # the sha256 that were taken while writing
+    assert (manifest["settings"]["type"], manifest["settings"]["types"]) == ("q4_k_m", types)
+    assert list(manifest["counts"]["blocks"]) == types and len(manifest["outputs"]) == 2 * len(types) + 2
+
+
+def test_a_gguf_is_hashed_while_it_is_written(
+    small_adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from contract import handover
+
+    hashed: list[str] = []
+    monkeypatch.setattr(handover, "sha256", lambda path: hashed.append(path.name) or sha256(path))
+    export(small_adapter, tmp_path / "model")
+    assert "Modelfile" in hashed and GGUF not in hashed
+
+
+@pytest.mark.parametrize("types", ["q4", "q4_k_m,q9", "", "q8_0,"])
+def test_an_unknown_type_is_refused_with_the_known_ones(small_adapter: Path, tmp_path: Path, types: str) -> None:
+    with pytest.raises(UserError, match="--type: unknown type '"):
+        export(small_adapter, tmp_path / "model", types)
+    assert left(tmp_path) == []
 
 
 def test_base_only_leaves_the_adapter_out_and_nothing_else(small_adapter: Path, tmp_path: Path) -> None:
@@ -220,43 +262,6 @@ def test_what_another_stage_made_is_never_replaced(adapter: Path, tmp_path: Path
     with pytest.raises(UserError, match="holds other files"):
         export(adapter, tmp_path / "mine")
     assert left(tmp_path / "mine") == ["thesis.txt"]
-
-
-def test_too_small_a_disk_is_told_before_anything_is_written(
-    small_adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 5 * 10**5, 5 * 10**5)
-    )
-    with pytest.raises(
-        UserError, match=r"model: needs 1\.\d MB, 0\.5 MB are free; free some space or name another --out"
-    ):
-        export(small_adapter, tmp_path / "model")
-    assert left(tmp_path) == []
-
-
-@pytest.mark.parametrize("place", ["vocabulary", "table of tensors", "tensors", "last byte"])
-def test_a_disk_that_fills_up_in_mid_write_leaves_the_old_folder(
-    small_adapter: Path, tmp_path: Path, place: str
-) -> None:
-    from gguf import GGUFReader
-
-    pytest.importorskip("resource")
-    out = tmp_path / "model"
-    export(small_adapter, out)
-    table, size = GGUFReader(out / GGUF).data_offset, (out / GGUF).stat().st_size
-    limit = {"vocabulary": 5000, "table of tensors": table - 300, "tensors": size // 2, "last byte": size - 1}[place]
-    before = sha256(out / GGUF)
-    done = command(
-        small_adapter,
-        "--out",
-        out,
-        code=f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))",
-    )
-    lines = done.stderr.splitlines()
-    assert done.returncode == 1 and lines[-1].startswith(f"error: {tmp_path}: cannot write 1."), done.stderr
-    assert "free some space or name another --out" in lines[-1] and "Traceback" not in done.stderr
-    assert sha256(out / GGUF) == before and left(tmp_path) == ["model"]
 
 
 def test_a_kill_at_any_moment_leaves_the_old_folder_or_the_new_one(tmp_path: Path) -> None:

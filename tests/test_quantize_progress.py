@@ -15,11 +15,12 @@ from tests.conftest import ROOT
 
 
 def test_progress_in_plain_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(progress, "QUIET", 0.0)
+    clock = iter([100.0, 104.0, 110.0, 112.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     with progress.progress("model.gguf", 4_000_000) as advance:
-        advance(1_000_000)
-        advance(3_000_000)
-    assert capsys.readouterr().err == "model.gguf: 1 of 4 MB\nmodel.gguf: 4 of 4 MB\n"
+        for count in (500_000, 500_000, 3_000_000):  # after 4 s nothing is told yet, nor 2 s after a line
+            advance(count)
+    assert capsys.readouterr().err == "model.gguf: 1 of 4 MB, 30 s left\n"
 
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")

@@ -1,0 +1,51 @@
+"""Before the first byte: do disk and memory suffice?  While the bytes are made: is this the adapter's base?"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from contract.base_folder import base_digest
+from contract.errors import UserError
+
+MEMINFO = Path("/proc/meminfo")
+PROCESS = 120_000_000  # bytes of an export besides what its tensors take: interpreter, NumPy, gguf, a vocabulary
+
+
+def check_disk(out: Path, needed: int) -> None:
+    """Raises UserError when fewer than `needed` bytes are free where `out` will lie."""
+    there = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise UserError(
+            f"{out}: needs {needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free; free some space or name another --out"
+        )
+
+
+def check_memory(tensors: int, threads: int) -> None:
+    """Raises UserError when the process and `tensors` bytes would not fit into what the system calls available."""
+    needed, available = PROCESS + tensors, _available()
+    if available is not None and available < needed:
+        cure = "close other programs" + (", or give it fewer cores: taskset -c 0 python -m quantize" * (threads > 1))
+        raise UserError(
+            f"needs {needed / 1e6:,.0f} MB of memory on {threads} cores, {available / 1e6:,.0f} MB are available; {cure}"
+        )
+
+
+def _available() -> int | None:
+    """Bytes; None where the system does not say."""
+    try:
+        lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def check_base(adapter: Path, wanted: str | None, folder: Path) -> None:
+    """Raises UserError when `folder` does not hold the base of that digest.  Reads all of it: 14 GB of a 7B."""
+    found = base_digest(folder)
+    if found != wanted:
+        raise UserError(
+            f"{adapter}: was trained on another base than {folder} (sha256 {str(wanted)[:12]}, found {found[:12]}); "
+            "name its own with --base DIR, or train again on this one"
+        )

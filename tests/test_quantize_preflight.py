@@ -1,0 +1,85 @@
+"""Disk, memory and base of an export: what is lacking is told in one line, and nothing half-written stays."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contract.errors import UserError
+from contract.handover import sha256
+from quantize.__main__ import export
+from quantize.blocks import load_quantizer
+from tests.conftest import make_small_base
+from tests.test_quantize_main import GGUF, command, left, rewrite
+
+
+def test_too_small_a_disk_is_told_before_anything_is_written(
+    small_adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 5 * 10**5, 5 * 10**5)
+    )
+    with pytest.raises(
+        UserError, match=r"model: needs 1\.\d MB, 0\.5 MB are free; free some space or name another --out"
+    ):
+        export(small_adapter, tmp_path / "model")
+    assert left(tmp_path) == []
+
+
+def test_too_little_memory_is_told_before_anything_is_written(
+    small_adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 200000 kB\nMemAvailable:   90000 kB\n")
+    monkeypatch.setattr("quantize.preflight.MEMINFO", tmp_path / "meminfo")
+    with pytest.raises(UserError, match=r"needs 1\d\d MB of memory on \d+ cores, 92 MB are available; close other"):
+        export(small_adapter, tmp_path / "model")
+    assert left(tmp_path) == ["meminfo"]
+    monkeypatch.setattr("quantize.preflight.MEMINFO", tmp_path / "nowhere")  # not every system says
+    export(small_adapter, tmp_path / "model")
+
+
+@pytest.mark.parametrize("place", ["vocabulary", "table of tensors", "tensors", "last byte"])
+def test_a_disk_that_fills_up_in_mid_write_leaves_the_old_folder(
+    small_adapter: Path, tmp_path: Path, place: str
+) -> None:
+    from gguf import GGUFReader
+
+    pytest.importorskip("resource")
+    out = tmp_path / "model"
+    export(small_adapter, out)
+    table, size = GGUFReader(out / GGUF).data_offset, (out / GGUF).stat().st_size
+    limit = {"vocabulary": 5000, "table of tensors": table - 300, "tensors": size // 2, "last byte": size - 1}[place]
+    before = sha256(out / GGUF)
+    done = command(
+        small_adapter,
+        "--out",
+        out,
+        code=f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))",
+    )
+    lines = done.stderr.splitlines()
+    assert done.returncode == 1 and lines[-1].startswith(f"error: {tmp_path}: cannot write 1."), done.stderr
+    assert "free some space or name another --out" in lines[-1] and "Traceback" not in done.stderr
+    assert sha256(out / GGUF) == before and left(tmp_path) == ["model"]
+
+
+def test_another_base_is_told_while_the_files_are_being_written(
+    small_adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = Path(shutil.copytree(small_adapter, tmp_path / "adapter"))
+    rewrite(adapter, base_folder=str(make_small_base(tmp_path / "base", seed=5)))
+    real, made = load_quantizer(), []
+
+    def slowly(matrix: np.ndarray, kinds: object) -> dict[str, np.ndarray]:
+        made.append(matrix.shape)
+        time.sleep(0.2)
+        return real(matrix, kinds)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("quantize.blocks.load_quantizer", lambda: slowly)
+    monkeypatch.setattr("quantize.stream.cores", lambda: 1)
+    with pytest.raises(UserError, match="was trained on another base than"):
+        export(adapter, tmp_path / "out" / "model")
+    assert len(made) < 15 and left(tmp_path / "out") == []
