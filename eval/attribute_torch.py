@@ -45,7 +45,7 @@ def open_torch(base_folder: Path, adapter: Path | None, served: Served) -> Itera
     from transformers import LlamaTokenizer
 
     model = load_model(base_folder, adapter)
-    tokenizer = LlamaTokenizer.from_pretrained(base_folder, legacy=False, add_prefix_space=False)
+    tokenizer = LlamaTokenizer.from_pretrained(base_folder, **served.base.tokenizer_settings())
     stop, said = tokenizer.convert_tokens_to_ids(served.base.stop), pieces(base_folder)
 
     def ask(request: Request) -> Answer:

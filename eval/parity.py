@@ -114,7 +114,7 @@ def compare(
     base = load_base(folder / "base.toml")
     system = load_contract(folder / "task.toml").system_prompt()
     shown = server.show(model)
-    encode = training_tokenizer(_base_folder(base_folder, manifest, base))
+    encode = training_tokenizer(_base_folder(base_folder, manifest, base), base)
     differences = compare_registration(folder, base, system, shown, manifest["outputs"])
     chosen, left_out = _chosen(conversations, folder, base, encode, system)
     served = open_served(server, model, shown)

@@ -76,7 +76,7 @@ def open_served(server: Server, model: str, shown: dict[str, Any]) -> Served:
     return Served(server, model, 1 if weights < SMALL else None)
 
 
-def training_tokenizer(folder: Path) -> Encode:
+def training_tokenizer(folder: Path, base: Base) -> Encode:
     """The tokenizer that training uses: transformers' LlamaTokenizer of the base folder."""
     try:
         from transformers import LlamaTokenizer
@@ -84,7 +84,7 @@ def training_tokenizer(folder: Path) -> Encode:
         raise UserError(
             "parity needs the packages transformers and sentencepiece; `make setup` installs them"
         ) from None
-    tokenizer = LlamaTokenizer.from_pretrained(folder, legacy=False)
+    tokenizer = LlamaTokenizer.from_pretrained(folder, **base.tokenizer_settings())
     return lambda text: list(tokenizer.encode(text, add_special_tokens=False))
 
 

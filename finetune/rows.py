@@ -38,19 +38,17 @@ def tokenize(examples: Sequence[Example], base: Base, tokenizer: Any, max_length
 
 
 def tokenize_example(example: Example, base: Base, tokenizer: Any) -> Row:
-    """Prompt and completion are tokenised apart and must be, together, what the whole text gives: as the server sees it."""
+    """The whole text's tokens, of which the prompt's own must be the beginning: as the server sees them."""
     prompt = tokenizer(base.prompt(example.messages()), add_special_tokens=base.add_bos)["input_ids"]
-    completion = tokenizer(base.completion(example.response), add_special_tokens=False)["input_ids"]
-    whole = tokenizer(
-        base.prompt(example.messages()) + base.completion(example.response), add_special_tokens=base.add_bos
-    )
-    if prompt + completion != whole["input_ids"]:
+    text = base.prompt(example.messages()) + base.completion(example.response)
+    whole = tokenizer(text, add_special_tokens=base.add_bos)["input_ids"]
+    if whole[: len(prompt)] != prompt:
         raise UserError(f"row '{example.id}': base '{base.name}' parts prompt and answer inside a token; mend its TOML")
-    if completion[-1] != tokenizer.convert_tokens_to_ids(base.stop):
+    if whole[-1] != tokenizer.convert_tokens_to_ids(base.stop):
         raise UserError(
             f"row '{example.id}': the last token is not the stop {base.stop!r}: the tokenizer does not know it"
         )
-    return {"input_ids": prompt + completion, "completion_mask": [0] * len(prompt) + [1] * len(completion)}
+    return {"input_ids": whole, "completion_mask": [0] * len(prompt) + [1] * (len(whole) - len(prompt))}
 
 
 def with_invented(examples: Sequence[Example], share: float, seed: int) -> list[Example]:

@@ -50,7 +50,7 @@ def open_torch(folder: Path, adapter: Path | None, base: Base) -> Iterator[Model
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    tokenizer = LlamaTokenizer.from_pretrained(folder, legacy=False, add_prefix_space=False)
+    tokenizer = LlamaTokenizer.from_pretrained(folder, **base.tokenizer_settings())
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     if adapter:
         from peft import PeftModel

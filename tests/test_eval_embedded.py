@@ -38,7 +38,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_prompt_is_the_trained_one_with_one_bos(folder: Path) -> None:
-    encode, served = training_tokenizer(folder.parent / "base"), read_served(folder)
+    served = read_served(folder)
+    encode = training_tokenizer(folder.parent / "base", served.base)
     with open_gguf(folder / GGUF) as backend:
         answers = {name: backend.ask(request(name)) for name in ASKED}
     expected = {name: len(encode(served.prompt(messages))) + 1 for name, messages in ASKED.items()}
