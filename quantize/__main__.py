@@ -24,7 +24,7 @@ from contract.handover import (
     sha256,
     write_manifest,
 )
-from quantize.modelfile import modelfiles
+from quantize.modelfile import fields, modelfiles
 from quantize.preflight import check_base, check_disk, check_memory
 from quantize.recipe import RECIPES
 
@@ -51,7 +51,7 @@ def main() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # each of our threads multiplies its own rows; NumPy comes later
     started = time.monotonic()
     out = Path(args.out)
-    plans = export(Path(args.adapter), out, args.type, args.base, args.base_only)
+    plans = export(Path(args.adapter), out, args.type, args.base, args.base_only, args.card)
     for plan in plans:
         path = gguf_path(out, plan.type)
         print(f"{path}: {len(plan.entries)} tensors, {path.stat().st_size / 1e6:,.1f} MB")
@@ -59,7 +59,12 @@ def main() -> None:
 
 
 def export(
-    adapter: Path, out: Path, types: str = DEFAULT, base_folder: str | None = None, base_only: bool = False
+    adapter: Path,
+    out: Path,
+    types: str = DEFAULT,
+    base_folder: str | None = None,
+    base_only: bool = False,
+    card: str = "",
 ) -> list[Plan]:
     """Write the model folder `out`, whole or not at all.  `types`: as the command takes them, the first the default.
 
@@ -70,7 +75,7 @@ def export(
     check_replaceable(out, "model")
     source = _open(adapter, base_folder)
     plans = _plan(source, read_types(types), base_only)
-    texts = modelfiles(source.contract, source.base, [plan.type for plan in plans])
+    texts = modelfiles(fields(source.contract, source.base, card), [plan.type for plan in plans])
     _preflight(out, plans)
     check_outputs(adapter, source.manifest)
     with ThreadPoolExecutor(1) as beside, new_folder(out, "model") as new:
@@ -82,7 +87,7 @@ def export(
         for name in ("task.toml", "base.toml"):
             shutil.copyfile(adapter / name, new / name)
         settings = {"type": plans[0].type, "types": [plan.type for plan in plans], "base_only": base_only}
-        settings["base_folder"] = str(source.folder)
+        settings |= {"base_folder": str(source.folder)} | ({"card": card} if card else {})
         counts = {"tensors": len(plans[0].entries), "blocks": {plan.type: plan.kinds() for plan in plans}}
         write_manifest(new, "model", _inputs(source, base_only), settings, counts, PACKAGES, started, digests)
     return plans
@@ -178,6 +183,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--base-only", action="store_true", help="leave the adapter out: the untuned base, to compare with"
     )
+    parser.add_argument("--card", default="", metavar="URL", help="the model card's address, told beside the licence")
     return parser
 
 

@@ -25,13 +25,18 @@ class Fields(TypedDict):
     parameters: dict[str, int | float | list[str]]
 
 
-def fields(contract: Contract, base: Base) -> Fields:
-    """All of it, explicit: whatever is left out Ollama guesses from the weights or from its version's defaults."""
+def fields(contract: Contract, base: Base, card: str = "") -> Fields:
+    """All of it, explicit: whatever is left out Ollama guesses from the weights or from its version's defaults.
+
+    `card`: the model card's address.  It stands in the licence, which `ollama show` prints: a MESSAGE would be put
+    before every conversation, and the served prompt would no longer be the trained one.
+    """
     return Fields(
         template=base.ollama_template(),
         system=contract.system_prompt(),
         license=f"Weights of the base ({base.name}, {base.repo}): {base.license}.\n"
-        "For education only. Not medical advice: the answers were not reviewed by clinicians.",
+        "For education only. Not medical advice: the answers were not reviewed by clinicians."
+        + (f"\nModel card: {card}" if card else ""),
         parameters={
             "stop": [base.stop],
             "temperature": 0.0,  # the same question gets the same answer
@@ -44,18 +49,10 @@ def fields(contract: Contract, base: Base) -> Fields:
     )
 
 
-def modelfiles(contract: Contract, base: Base, types: Sequence[str]) -> dict[str, str]:
-    """Name -> text: `Modelfile` for the first of the folder's types, `Modelfile.TYPE` for each other."""
-    values = fields(contract, base)
-    return {name: render(values, f"model.{kind}.gguf") for name, kind in zip(names(types), types, strict=True)}
-
-
-def names(types: Sequence[str]) -> list[str]:
-    """
-    >>> names(["q4_k_m", "q8_0"])
-    ['Modelfile', 'Modelfile.q8_0']
-    """
-    return ["Modelfile", *(f"Modelfile.{kind}" for kind in types[1:])]
+def modelfiles(values: Fields, types: Sequence[str]) -> dict[str, str]:
+    """Name -> text: `Modelfile` for the first of a folder's types, `Modelfile.TYPE` for each other."""
+    names = ["Modelfile", *(f"Modelfile.{kind}" for kind in types[1:])]
+    return {name: render(values, f"model.{kind}.gguf") for name, kind in zip(names, types, strict=True)}
 
 
 def render(values: Fields, gguf: str) -> str:

@@ -1,19 +1,22 @@
-"""Model folder -> a model of a running Ollama.  `python -m quantize.register MODEL_DIR medical-mistral:tiny`"""
+"""Model folder -> models of a running Ollama.  `python -m quantize.register MODEL_DIR medical-mistral:tiny`
+
+A folder of several types: the first is registered by that name, each also as its tag, such as medical-mistral:tiny-q8_0.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from contract.base import load_base
 from contract.contract import load_contract
 from contract.errors import UserError, run
-from contract.handover import check_outputs, read_manifest
+from contract.handover import Manifest, check_outputs, read_manifest
 from contract.ollama_address import server_url
-from quantize.modelfile import Fields, fields, render
+from quantize.modelfile import Fields, fields, modelfiles
 from quantize.ollama_api import Ollama
 from quantize.progress import progress
 
@@ -22,21 +25,62 @@ EXAMPLE = "Explain the medical term: Hypertension"
 
 def main() -> None:
     args = _parser().parse_args()
-    digest = register(Path(args.model), args.name, Ollama(server_url(args.host)))
-    print(f'{args.name} is registered ({digest[:12]}); next: ollama run {args.name} "{EXAMPLE}"')
+    folder, ollama = Path(args.model), Ollama(server_url(args.host))
+    names = {args.name: args.type} if args.type else tags(args.name, _types(read_manifest(folder, "model")))
+    for name, digest in register_all(folder, names, ollama).items():
+        print(f"{name} is registered ({digest[:12]})")
+    print(f'next: ollama run {args.name} "{EXAMPLE}"')
+
+
+def tags(name: str, types: Sequence[str]) -> dict[str, str]:
+    """What a folder of these types is registered as, name -> type: the first as `name`, of several each as a tag too.
+
+    >>> tags("medical-mistral:7b", ["q4_k_m"])
+    {'medical-mistral:7b': 'q4_k_m'}
+    >>> list(tags("medical-mistral:7b", ["q4_k_m", "q8_0"]))
+    ['medical-mistral:7b', 'medical-mistral:7b-q4_k_m', 'medical-mistral:7b-q8_0']
+    """
+    joint = "-" if ":" in name.rpartition("/")[2] else ":"
+    several = {f"{name}{joint}{kind}": kind for kind in types} if len(types) > 1 else {}
+    return {name: types[0]} | several
 
 
 def register(folder: Path, name: str, ollama: Ollama) -> str:
-    """Create the model and prove that the server holds what was sent.  Returns its digest, as /api/tags gives it."""
+    """The folder's first type as `name`; its digest, as /api/tags gives it."""
+    return register_all(folder, {name: ""}, ollama)[name]
+
+
+def register_all(folder: Path, names: Mapping[str, str], ollama: Ollama) -> dict[str, str]:
+    """Create the models and prove that the server holds what was sent.
+
+    `names`: name -> type, "" for the folder's first.  Returns name -> digest, as /api/tags gives it.
+    """
     manifest = read_manifest(folder, "model")
     check_outputs(folder, manifest)
-    gguf = folder / f"model.{manifest['settings']['type']}.gguf"
-    sha256 = manifest["outputs"][gguf.name]
-    values = fields(load_contract(folder / "task.toml"), load_base(folder / "base.toml"))
-    if (folder / "Modelfile").read_text(encoding="utf-8") != render(values, gguf.name):
-        raise UserError(
-            f"{folder}: its Modelfile is of another version of this project; export it again with python -m quantize"
-        )
+    card = manifest["settings"].get("card", "")
+    values = fields(load_contract(folder / "task.toml"), load_base(folder / "base.toml"), card)
+    types = _types(manifest)
+    texts = dict(zip(types, modelfiles(values, types).items(), strict=True))
+    unknown = [kind for kind in names.values() if kind and kind not in types]
+    if unknown:
+        raise UserError(f"{folder}: holds no {unknown[0]} (it holds {', '.join(types)}); name one of these with --type")
+    made = {}
+    for name, kind in names.items():
+        gguf, (modelfile, text) = folder / f"model.{kind or types[0]}.gguf", texts[kind or types[0]]
+        if (folder / modelfile).read_text(encoding="utf-8") != text:
+            raise UserError(
+                f"{folder}: its {modelfile} is of another version of this project; export it again with python -m quantize"
+            )
+        made[name] = _create(gguf, manifest["outputs"][gguf.name], name, values, ollama)
+    return made
+
+
+def _types(manifest: Manifest) -> list[str]:
+    settings = manifest["settings"]
+    return list(settings.get("types") or [settings["type"]])
+
+
+def _create(gguf: Path, sha256: str, name: str, values: Fields, ollama: Ollama) -> str:
     upload(ollama, gguf, sha256)
     ollama.create({"model": name, "files": {gguf.name: f"sha256:{sha256}"}, **values})
     found = differences(values, sha256, ollama.show(name))
@@ -100,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("model", metavar="MODEL_DIR", help="what `python -m quantize` made")
     parser.add_argument("name", metavar="NAME", help="the model's name there, such as medical-mistral:tiny")
+    parser.add_argument("--type", metavar="TYPE", help="register this one of its types alone, by exactly that name")
     parser.add_argument("--host", metavar="URL", help="the server (default: OLLAMA_HOST, else http://127.0.0.1:11434)")
     return parser
 

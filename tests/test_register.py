@@ -15,12 +15,12 @@ import httpx
 import pytest
 
 from contract.errors import UserError
-from contract.handover import sha256
+from contract.handover import read_manifest, sha256, write_manifest
 from quantize.__main__ import export
 from quantize.modelfile import render
 from quantize.ollama_api import Ollama
 from quantize.recipe import RECIPES
-from quantize.register import differences, register
+from quantize.register import differences, register, register_all
 from tests.conftest import ROOT, _ollama_binary
 from tests.test_modelfile import changed
 from tests.test_quantize_ollama_api import BUSY, Answer, stand_in
@@ -63,15 +63,62 @@ def test_the_command_registers_and_names_the_next_one(ollama: str, model: Path) 
     assert answer.status_code == 200 and answer.json()["done"], answer.text
 
 
-@pytest.mark.parametrize("kind", RECIPES)
-def test_every_type_is_loaded_and_answers(ollama: str, small_adapter: Path, tmp_path: Path, kind: str) -> None:
-    """As tags of one name; Ollama must see the type that was exported, and run it."""
-    export(small_adapter, tmp_path / "model", kind)
-    register(tmp_path / "model", f"small:{kind}", Ollama(ollama))
-    assert show(ollama, f"small:{kind}")["details"]["quantization_level"] == kind.upper()
-    request = {"model": f"small:{kind}", "stream": False, "messages": [{"role": "user", "content": "Hi"}]}
-    answer = httpx.post(f"{ollama}/api/chat", timeout=120, json=request | {"options": {"num_predict": 4}})
-    assert answer.status_code == 200 and answer.json()["done"], answer.text
+@pytest.fixture(scope="module")
+def several(small_adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("several") / "model"
+    export(small_adapter, folder, ",".join(RECIPES), card="https://example.org/card")
+    return folder
+
+
+def test_every_type_of_a_folder_is_a_tag_of_one_name_and_answers(ollama: str, several: Path) -> None:
+    """Ollama must see the type that was exported, and run it; the first is the name itself too."""
+    done = command(str(several), "small:7b", OLLAMA_HOST=ollama.removeprefix("http://"))
+    assert (done.returncode, done.stderr) == (0, "")
+    names = {"small:7b": next(iter(RECIPES))} | {f"small:7b-{kind}": kind for kind in RECIPES}
+    assert [line.split(" is registered")[0] for line in done.stdout.splitlines()[:-1]] == list(names)
+    for name, kind in names.items():
+        shown = show(ollama, name)
+        assert shown["details"]["quantization_level"] == kind.upper()
+        assert shown["modelfile"].count(f"sha256-{sha256(several / f'model.{kind}.gguf')}\n") == 1
+        request = {"model": name, "stream": False, "messages": [{"role": "user", "content": "Hi"}]}
+        answer = httpx.post(f"{ollama}/api/chat", timeout=120, json=request | {"options": {"num_predict": 4}})
+        assert answer.status_code == 200 and answer.json()["done"], answer.text
+
+
+def test_one_type_alone_is_registered_by_exactly_the_name(ollama: str, several: Path) -> None:
+    done = command(str(several), "alone", "--type", "q8_0", OLLAMA_HOST=ollama.removeprefix("http://"))
+    assert done.returncode == 0 and done.stdout.count(" is registered") == 1, done.stderr
+    assert show(ollama, "alone")["details"]["quantization_level"] == "Q8_0"
+    done = command(str(several), "alone", "--type", "q2_k", OLLAMA_HOST=ollama.removeprefix("http://"))
+    assert done.returncode == 1 and f"error: {several}: holds no q2_k (it holds q4_k_m, " in done.stderr
+
+
+def test_the_modelfile_of_each_type_can_be_created_by_hand(ollama: str, several: Path) -> None:
+    create_by_hand(ollama, several, "by-hand-q8", "Modelfile.q8_0")
+    assert show(ollama, "by-hand-q8")["details"]["quantization_level"] == "Q8_0"
+
+
+def test_ollama_show_prints_the_licence_and_where_the_card_is(ollama: str, several: Path) -> None:
+    register(several, "licensed", Ollama(ollama))
+    binary = _ollama_binary()
+    assert binary is not None
+    line = [binary, "show", "--license", "licensed"]
+    done = subprocess.run(line, env=os.environ | {"OLLAMA_HOST": ollama}, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip().splitlines() == [
+        "Weights of the base (tiny, finetune/bases/tiny): Apache-2.0.",
+        "For education only. Not medical advice: the answers were not reviewed by clinicians.",
+        "Model card: https://example.org/card",
+    ]
+    assert "MESSAGE" not in show(ollama, "licensed")["modelfile"] and "messages" not in show(ollama, "licensed")
+
+
+def test_a_folder_of_several_types_whose_second_modelfile_is_of_another_version(several: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(several, tmp_path / "model"))
+    (copy / "Modelfile.q8_0").write_text("FROM ./model.q8_0.gguf")
+    old = read_manifest(copy, "model")
+    write_manifest(copy, "model", old["inputs"], old["settings"], old["counts"])
+    with pytest.raises(UserError, match=r"its Modelfile\.q8_0 is of another version"):
+        register_all(copy, {"never": "q8_0"}, Ollama("http://127.0.0.1:1"))
 
 
 def test_the_rendered_modelfile_gives_the_same_fields(ollama: str, model: Path) -> None:
@@ -102,11 +149,11 @@ def test_what_render_accepts_the_real_parser_reads_back(ollama: str, model: Path
     assert differences(values, sha256(model / GGUF), show(ollama, "odd-texts")) == []
 
 
-def create_by_hand(ollama: str, folder: Path, name: str) -> None:
+def create_by_hand(ollama: str, folder: Path, name: str, modelfile: str = "Modelfile") -> None:
     binary = _ollama_binary()
     assert binary is not None
     made = subprocess.run(
-        [binary, "create", name, "-f", str(folder / "Modelfile")],
+        [binary, "create", name, "-f", str(folder / modelfile)],
         env=os.environ | {"OLLAMA_HOST": ollama},
         capture_output=True,
         text=True,
