@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
 import time
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from contract.base import Base, base_path, load_base
 from contract.base_folder import base_digest, find_base_folder
@@ -18,10 +21,16 @@ from contract.contract import load_contract
 from contract.errors import UserError, run
 from contract.example import read_examples
 from contract.handover import check_outputs, check_replaceable, new_folder, read_manifest, write_manifest
-from finetune.config import Settings, load_settings
+from finetune.config import Settings, load_settings, parse_overrides
 from finetune.cpu import prepare_cpu
+from finetune.processes import is_main, wait_for_all, world_size
+
+if TYPE_CHECKING:
+    from finetune.plan import Plan
+    from finetune.rows import Row
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
+TRACKERS = ("none", "tensorboard", "wandb", "trackio")
 ENGINE_PACKAGES = {"unsloth": ("unsloth", "unsloth_zoo"), "peft": ()}
 
 
@@ -31,13 +40,15 @@ def main() -> None:
     data, out = Path(args.data), Path(args.out)
     check_outputs(data, read_manifest(data, "dataset"))
     check_replaceable(out, "adapter")
+    _check_trackers(args.report_to)
     base = load_base(settings.base)
     _quiet()
     prepare_cpu()
     started = time.monotonic()
-    from finetune.engines import choose_engine
+    from finetune.engines import choose_engine, import_engine
 
     engine = choose_engine(settings, args.preset)
+    import_engine(engine)
     folder = find_base_folder(base, settings.base_folder or None)
     finetune(settings, engine, base, folder, args, started)
 
@@ -46,32 +57,66 @@ def finetune(
     settings: Settings, engine: str, base: Base, folder: Path, args: argparse.Namespace, started: float
 ) -> None:
     """Train and hand the adapter folder on, whole or not at all."""
-    from finetune.engines import load_model
-    from finetune.rows import tokenize, with_invented
-    from finetune.train import clear_checkpoints, save_adapter, train
+    from finetune.attempts import train_as_planned
+    from finetune.train import clear_checkpoints, save_adapter
 
     data, out = Path(args.data), Path(args.out)
-    examples = read_examples(data / "train.jsonl", load_contract(data / "task.toml"))
-    examples = with_invented(examples, settings.invented_share, settings.seed)
-    model, tokenizer = load_model(settings, engine, folder)
-    rows = tokenize(examples, base, tokenizer, settings.max_length)
-    inputs = {"dataset": _digest(data), "base": base_digest(folder)}
+    with ThreadPoolExecutor(1) as aside:  # reads every byte of the base, while the first plan is made
+        digest = aside.submit(base_digest, folder)
+        rows, tokenizer = _rows(settings, base, folder, data)
+        plans = _plans(settings, parse_overrides(args.set), folder, rows, engine)
+        if args.plan_only:
+            return
+        inputs = {"dataset": _digest(data), "base": digest.result()}
     checkpoints = _checkpoints(out, settings, inputs, args.resume)
-    counts = _counts(model, rows)
-    print(
-        f"{engine}: {len(rows)} rows, {counts['trainable']:,} of {counts['parameters']:,} parameters are trained",
-        flush=True,
-    )
-    curve = train(model, tokenizer, rows, settings, checkpoints, args.resume)
+    trained = train_as_planned(plans, settings, engine, folder, rows, tokenizer, checkpoints, args)
+    if not is_main():
+        return
     with new_folder(out, "adapter") as target:
-        save_adapter(model, target, base.repo, curve)
+        save_adapter(trained.model, target, base.repo, trained.curve)
         shutil.copyfile(data / "task.toml", target / "task.toml")
         shutil.copyfile(base_path(settings.base), target / "base.toml")
-        resolved = dataclasses.asdict(settings) | {"engine": engine, "base_folder": str(folder), "preset": args.preset}
-        counts |= {"final_loss": curve[-1]["loss"]}
+        resolved = dataclasses.asdict(trained.settings) | {
+            "engine": engine, "base_folder": str(folder), "preset": args.preset, "gpus": world_size()
+        }  # fmt: skip
+        counts = _counts(trained.model, rows) | {"final_loss": trained.curve[-1]["loss"]} | trained.figures
         write_manifest(target, "adapter", inputs, resolved, counts, PACKAGES + ENGINE_PACKAGES[engine], started)
     clear_checkpoints(checkpoints)
-    print(f"final loss {curve[-1]['loss']:.3f} after {time.monotonic() - started:.0f} s; adapter in {out}")
+    print(f"final loss {trained.curve[-1]['loss']:.3f} after {time.monotonic() - started:.0f} s; adapter in {out}")
+
+
+def _rows(settings: Settings, base: Base, folder: Path, data: Path) -> tuple[list[Row], Any]:
+    from finetune.engines import load_tokenizer
+    from finetune.rows import tokenize, with_invented
+
+    examples = read_examples(data / "train.jsonl", load_contract(data / "task.toml"))
+    tokenizer = load_tokenizer(folder)
+    examples = with_invented(examples, settings.invented_share, settings.seed)
+    return tokenize(examples, base, tokenizer, settings.max_length), tokenizer
+
+
+def _plans(settings: Settings, pinned: Collection[str], folder: Path, rows: list[Row], engine: str) -> list[Plan]:
+    """The plans, the best first; none where there is no GPU to plan for, or the preset forbids it."""
+    import torch
+
+    from finetune.engines import precision
+    from finetune.memory import read_shape
+    from finetune.plan import make_plans, read_gpu, reason
+
+    lengths = [len(row["input_ids"]) for row in rows]
+    print(f"{engine}: {len(rows)} rows, {min(lengths)} to {max(lengths)} tokens, {sum(lengths):,} in all", flush=True)
+    if not torch.cuda.is_available():
+        print(f"plan: batch {settings.batch} x {settings.accumulation}, as the preset says (no GPU to plan for)")
+        return []
+    gpu = read_gpu(settings.gpu_memory)
+    pinned = [*pinned, "batch", "accumulation", "checkpointing", "load_in_4bit"] if not settings.plan else pinned
+    shape = read_shape(folder)
+    plans = make_plans(settings, pinned, shape, lengths, gpu, engine, precision(settings), world_size())
+    if is_main():
+        print(f"plan: {plans[0]} ({reason(plans[0], settings, gpu)})", flush=True)
+        for plan in plans[1:]:
+            print(f"else: {plan}", flush=True)
+    return plans
 
 
 def _checkpoints(out: Path, settings: Settings, inputs: dict[str, str], resume: bool) -> Path:
@@ -83,10 +128,11 @@ def _checkpoints(out: Path, settings: Settings, inputs: dict[str, str], resume: 
         raise UserError(f"{folder}: no checkpoint to resume from; run without --resume")
     if resume and mark.read_text(encoding="utf-8") != key:
         raise UserError(f"{folder}: was begun with other settings, data or base; run without --resume")
-    if not resume:
+    if not resume and is_main():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         mark.write_text(key, encoding="utf-8")
+    wait_for_all()
     return folder
 
 
@@ -103,6 +149,12 @@ def _counts(model: Any, rows: list[dict[str, list[int]]]) -> dict[str, Any]:
         "parameters": parameters,
         "trainable": trainable,
     }
+
+
+def _check_trackers(report_to: str) -> None:
+    """Trackers are packages of their own.  Raises UserError for one that is not installed."""
+    if report_to != "none" and importlib.util.find_spec(report_to) is None:
+        raise UserError(f"--report-to {report_to}: is not installed; `uv pip install {report_to}` into .venv mends it")
 
 
 def _quiet() -> None:
@@ -124,6 +176,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume", action="store_true", help="go on from the last checkpoint of a run that was stopped"
     )
+    parser.add_argument("--plan-only", action="store_true", help="print how this machine would train, and stop")
+    parser.add_argument("--report-to", choices=TRACKERS, default="none", help="a tracker that follows the training too")
     return parser
 
 

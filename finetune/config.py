@@ -13,6 +13,7 @@ from contract.toml_file import fill, read_toml
 PRESETS = Path(__file__).parent / "presets"
 ENGINES = ("auto", "unsloth", "peft")
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
+PARALLEL = ("ddp", "fsdp")
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,9 @@ class Settings:
     warmup: float = 0.05  # share of the steps
     weight_decay: float = 0.0
     checkpointing: bool = True  # recompute activations: less memory, more time
+    plan: bool = True  # on CUDA: cut the effective batch, and choose checkpointing and 16 or 4 bits, as memory allows
+    gpu_memory: float = 0.0  # GiB of a GPU that training may take; 0 for what is free
+    parallel: str = "ddp"  # over many GPUs: a copy of the base on each, or "fsdp", its parameters sharded (16-bit only)
     invented_share: float = 0.0  # extra rows, as a share, whose concept bears an invented name: only copying can answer
     save_steps: int = 200  # optimizer steps between checkpoints
     seed: int = 0
@@ -82,12 +86,14 @@ def parse_overrides(overrides: list[str]) -> dict[str, Any]:
 
 def _faults(settings: Settings) -> list[str]:
     faults = []
-    for key, options in (("engine", ENGINES), ("precision", PRECISIONS)):
+    for key, options in (("engine", ENGINES), ("precision", PRECISIONS), ("parallel", PARALLEL)):
         if getattr(settings, key) not in options:
             faults.append(f"'{key}' is '{getattr(settings, key)}', wanted one of {', '.join(options)}")
     for key in ("max_length", "lora_r", "lora_alpha", "batch", "accumulation", "save_steps"):
         if getattr(settings, key) < 1:
             faults.append(f"'{key}' is {getattr(settings, key)}, wanted 1 or more")
+    if settings.gpu_memory < 0:
+        faults.append(f"'gpu_memory' is {settings.gpu_memory}, wanted 0 or more GiB")
     if settings.learning_rate <= 0:
         faults.append(f"'learning_rate' is {settings.learning_rate}, wanted more than 0")
     if settings.epochs <= 0 and settings.max_steps < 1:

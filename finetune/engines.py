@@ -13,6 +13,7 @@ from typing import Any
 from contract.errors import UserError
 from finetune.config import Settings
 from finetune.cpu import has_matrix_units
+from finetune.processes import local_rank
 
 
 def choose_engine(settings: Settings, preset: str) -> str:
@@ -34,6 +35,12 @@ def choose_engine(settings: Settings, preset: str) -> str:
     return "unsloth"
 
 
+def import_engine(engine: str) -> None:
+    """Unsloth mends trl, transformers and peft as they are imported, so it comes before them."""
+    if engine == "unsloth":
+        import unsloth  # noqa: F401
+
+
 def precision(settings: Settings) -> str:
     """bf16, fp16 or fp32: what is asked for, else what the hardware can."""
     import torch
@@ -45,10 +52,9 @@ def precision(settings: Settings) -> str:
     return "bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp16"
 
 
-def load_model(settings: Settings, engine: str, folder: Path) -> tuple[Any, Any]:
-    """The base with fresh LoRA layers on it, and its tokenizer."""
-    model = _load_unsloth(settings, folder) if engine == "unsloth" else _load_peft(settings, folder)
-    return model, load_tokenizer(folder)
+def load_model(settings: Settings, engine: str, folder: Path) -> Any:
+    """The base with fresh LoRA layers on it."""
+    return _load_unsloth(settings, folder) if engine == "unsloth" else _load_peft(settings, folder)
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -89,7 +95,7 @@ def _load_peft(settings: Settings, folder: Path) -> Any:
     if settings.load_in_4bit:
         four_bit = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
         model = AutoModelForCausalLM.from_pretrained(
-            folder, quantization_config=four_bit, device_map={"": 0}, dtype=dtype
+            folder, quantization_config=four_bit, device_map={"": local_rank()}, dtype=dtype
         )
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=settings.checkpointing)
     else:

@@ -3,44 +3,58 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 from contract.errors import UserError
+from finetune.checks import check_batch, check_precision
 from finetune.config import Settings
 from finetune.engines import precision
+from finetune.processes import world_size
+from finetune.progress import Meter, make_progress
 from finetune.rows import Row
 
 
 def train(
-    model: Any, tokenizer: Any, rows: list[Row], settings: Settings, checkpoints: Path, resume: bool
-) -> list[dict[str, float]]:
-    """Train in place; returns the loss curve as [{step, loss, learning_rate}].  Raises UserError when the loss is no number."""
+    model: Any,
+    tokenizer: Any,
+    rows: list[Row],
+    settings: Settings,
+    checkpoints: Path,
+    resume: bool,
+    report_to: str = "none",
+) -> tuple[list[dict[str, float]], dict[str, float]]:
+    """Train in place; returns the loss curve as [{step, loss, learning_rate}] and the figures of `Progress`.
+
+    Raises UserError when the batch or the model is not what it should be, or the loss is no number.
+    """
     import datasets
     from trl import SFTTrainer
 
     datasets.disable_progress_bars()
+    tokens = sum(len(row["input_ids"]) for row in rows) / len(rows) * settings.batch * settings.accumulation
+    meter = Meter(tokens * world_size())
     trainer = SFTTrainer(
         model=model,
-        args=_arguments(settings, checkpoints),
+        args=_arguments(settings, checkpoints, report_to),
         train_dataset=datasets.Dataset.from_list(rows),
         processing_class=tokenizer,
-        callbacks=[_progress(settings)],
+        callbacks=[make_progress(meter)],
     )
     from transformers import PrinterCallback, ProgressCallback
 
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
+    check_batch(trainer, rows, rows[0]["input_ids"][-1])
+    check_precision(model, precision(settings))
     trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints) if resume else None)
-    return [
+    curve = [
         {"step": entry["step"], "loss": entry["loss"], "learning_rate": entry["learning_rate"]}
         for entry in trainer.state.log_history
         if "loss" in entry
     ]
+    return curve, meter.figures()
 
 
 def last_checkpoint(checkpoints: Path) -> str:
@@ -51,7 +65,7 @@ def last_checkpoint(checkpoints: Path) -> str:
     return str(found[-1])
 
 
-def _arguments(settings: Settings, checkpoints: Path) -> Any:
+def _arguments(settings: Settings, checkpoints: Path, report_to: str = "none") -> Any:
     import torch
     from trl import SFTConfig
 
@@ -81,40 +95,11 @@ def _arguments(settings: Settings, checkpoints: Path) -> Any:
         use_cpu=not torch.cuda.is_available(),
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,
-        report_to="none",
+        report_to=report_to,
+        fsdp=settings.parallel == "fsdp" and world_size() > 1,
+        ddp_find_unused_parameters=False if world_size() > 1 else None,
         seed=settings.seed,
     )
-
-
-def _progress(settings: Settings) -> Any:
-    """A bar on a terminal, plain lines elsewhere; a loss that is no number stops the run."""
-    from transformers import TrainerCallback
-
-    class Progress(TrainerCallback):
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.started, self.first = time.monotonic(), state.global_step
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if state.global_step == state.max_steps:
-                control.should_log = True  # the last loss, whatever logging_steps says
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-            loss = (logs or {}).get("loss")
-            if loss is None:
-                return
-            if not math.isfinite(loss):
-                raise UserError(
-                    f"step {state.global_step}: the loss is {loss}; lower learning_rate or use precision=fp32"
-                )
-            done, all_steps = state.global_step, state.max_steps
-            left = (time.monotonic() - self.started) / max(1, done - self.first) * (all_steps - done)
-            line = f"step {done}/{all_steps}  loss {loss:.3f}  {left:.0f} s left"
-            if sys.stderr.isatty():
-                print(f"\r\033[K{line}", end="\n" if done == all_steps else "", file=sys.stderr, flush=True)
-            elif done == 1 or done == all_steps or done % 50 == 0:
-                print(line, flush=True)
-
-    return Progress()
 
 
 def save_adapter(model: Any, folder: Path, repo: str, curve: list[dict[str, float]]) -> None:
