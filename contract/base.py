@@ -83,14 +83,6 @@ class Base:
         start, end = self._assistant_parts()
         return start.removeprefix(self.generation_prompt) + answer + end.partition(self.stop)[0] + self.stop
 
-    def tokenizer_settings(self) -> dict[str, bool]:
-        """For transformers' LlamaTokenizer, to cut text as llama.cpp does.
-
-        With add_space_prefix, a space goes ahead of the text and of what follows each control token.
-        """
-        space = self.add_space_prefix
-        return {"legacy": space, "add_prefix_space": space, "add_bos_token": self.add_bos, "add_eos_token": False}
-
     def ollama_template(self) -> str:
         """Ollama's TEMPLATE (Go text/template over .System and .Messages).
 

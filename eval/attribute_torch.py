@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from contract.tokenizer import load_tokenizer
 from eval.backends import Answer, Backend, Request, failed
 from eval.embedded import Served
 
@@ -42,10 +43,8 @@ def load_model(base_folder: Path, adapter: Path | None) -> Any:
 @contextmanager
 def open_torch(base_folder: Path, adapter: Path | None, served: Served) -> Iterator[Backend]:
     """Greedy answers under `served`: its prompt by the training tokenizer, its stops, its limits."""
-    from transformers import LlamaTokenizer
-
     model = load_model(base_folder, adapter)
-    tokenizer = LlamaTokenizer.from_pretrained(base_folder, **served.base.tokenizer_settings())
+    tokenizer = load_tokenizer(base_folder, served.base)
     stop, said = tokenizer.convert_tokens_to_ids(served.base.stop), pieces(base_folder)
 
     def ask(request: Request) -> Answer:

@@ -12,6 +12,7 @@ from typing import Any
 
 from contract.base import Base, Message
 from contract.errors import UserError
+from contract.tokenizer import load_tokenizer
 from eval.modelfile import load_modelfile, shown_parameters
 from eval.server import NoAnswerError, Server, weights_digest
 
@@ -77,14 +78,13 @@ def open_served(server: Server, model: str, shown: dict[str, Any]) -> Served:
 
 
 def training_tokenizer(folder: Path, base: Base) -> Encode:
-    """The tokenizer that training uses: transformers' LlamaTokenizer of the base folder."""
+    """The tokenizer that training uses: that of the base folder."""
     try:
-        from transformers import LlamaTokenizer
+        tokenizer = load_tokenizer(folder, base)
     except ImportError:
         raise UserError(
             "parity needs the packages transformers and sentencepiece; `make setup` installs them"
         ) from None
-    tokenizer = LlamaTokenizer.from_pretrained(folder, **base.tokenizer_settings())
     return lambda text: list(tokenizer.encode(text, add_special_tokens=False))
 
 

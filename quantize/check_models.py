@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from contract.base import Base
 from contract.errors import UserError
+from contract.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,11 +47,11 @@ class Model:
 def open_torch(folder: Path, adapter: Path | None, base: Base) -> Iterator[Model]:
     """The model as it was trained: the base widened to float32 on the CPU, the LoRA beside its weights, not merged."""
     import torch
-    from transformers import AutoModelForCausalLM, LlamaTokenizer
+    from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    tokenizer = LlamaTokenizer.from_pretrained(folder, **base.tokenizer_settings())
+    tokenizer = load_tokenizer(folder, base)
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     if adapter:
         from peft import PeftModel
