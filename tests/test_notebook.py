@@ -61,7 +61,7 @@ def test_from_the_first_cell_to_an_answer(copy: Path, monkeypatch: pytest.Monkey
     gguf = run / "model" / "model.q4_k_m.gguf"
     assert gguf.read_bytes()[:4] == b"GGUF"
     shown = {cell["id"]: printed(cell) for cell in cells.cells if cell.cell_type == "code"}
-    assert f"{gguf.stat().st_size / 1e6:,.1f} MB" in shown["download"]
+    assert f"{gguf.stat().st_size:,} bytes" in shown["download"]
     assert "license: apache-2.0" in shown["publish"] and "would push to someone/medical-tiny" in shown["publish"]
     assert len(printed(cells.cells[-1]).split()) >= 20  # twelve steps teach no form yet
 
