@@ -29,4 +29,5 @@ def load_tokenizer(folder: Path, base: Base) -> Any:
     backend.pre_tokenizer = None
     own = [token.content for token in tokenizer.added_tokens_decoder.values() if SPACE in token.content]
     backend.add_tokens([AddedToken(piece, normalized=True, special=False) for piece in own])
+    tokenizer.pad_token = base.pad  # never the stop: that would mask the stop too
     return tokenizer

@@ -21,6 +21,7 @@ from contract.contract import load_contract
 from contract.errors import UserError, run
 from contract.example import read_examples
 from contract.handover import check_outputs, check_replaceable, new_folder, read_manifest, write_manifest
+from contract.tokenizer import load_tokenizer
 from finetune.config import Settings, load_settings, parse_overrides
 from finetune.cpu import prepare_cpu
 from finetune.processes import is_main, wait_for_all, world_size
@@ -86,11 +87,10 @@ def finetune(
 
 
 def _rows(settings: Settings, base: Base, folder: Path, data: Path) -> tuple[list[Row], Any]:
-    from finetune.engines import load_tokenizer
     from finetune.rows import tokenize, with_invented
 
     examples = read_examples(data / "train.jsonl", load_contract(data / "task.toml"))
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder, base)
     examples = with_invented(examples, settings.invented_share, settings.seed)
     return tokenize(examples, base, tokenizer, settings.max_length), tokenizer
 

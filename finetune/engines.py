@@ -1,4 +1,4 @@
-"""Settings + base folder -> (model with LoRA layers, tokenizer).  `unsloth` on CUDA, `peft` elsewhere; the rest of the path is one.
+"""Settings + base folder -> a model with LoRA layers.  `unsloth` on CUDA, `peft` elsewhere; the rest of the path is one.
 
 Unsloth must be imported before trl, transformers and peft, and fails to import without a GPU: so every heavy import is
 inside a function, and `choose_engine` comes first.
@@ -55,15 +55,6 @@ def precision(settings: Settings) -> str:
 def load_model(settings: Settings, engine: str, folder: Path) -> Any:
     """The base with fresh LoRA layers on it."""
     return _load_unsloth(settings, folder) if engine == "unsloth" else _load_peft(settings, folder)
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The base's tokenizer from its SentencePiece model.  It pads with <unk>: padding with the stop would mask the stop."""
-    from transformers import LlamaTokenizer
-
-    tokenizer = LlamaTokenizer.from_pretrained(folder, legacy=False, add_prefix_space=False)
-    tokenizer.pad_token = tokenizer.unk_token
-    return tokenizer
 
 
 def _load_unsloth(settings: Settings, folder: Path) -> Any:

@@ -12,7 +12,7 @@ from contract.base_folder import find_base_folder
 from contract.contract import load_contract
 from contract.errors import UserError
 from contract.example import Example
-from finetune.engines import load_tokenizer
+from contract.tokenizer import load_tokenizer
 from finetune.rows import tokenize, tokenize_example, with_invented
 
 BASE = load_base("tiny")
@@ -28,7 +28,7 @@ def example(system: str = "", concept: str = "uremia") -> Example:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    return load_tokenizer(find_base_folder(BASE))
+    return load_tokenizer(find_base_folder(BASE), BASE)
 
 
 @pytest.mark.parametrize("system", ["", CONTRACT.system_prompt()])
@@ -54,6 +54,17 @@ def test_a_row_is_what_sentencepiece_itself_gives(tokenizer: Any) -> None:
 
 def test_padding_is_not_the_stop(tokenizer: Any) -> None:
     assert tokenizer.pad_token_id == tokenizer.unk_token_id != tokenizer.eos_token_id
+
+
+def test_a_space_that_the_tokenizer_puts_ahead_of_a_text_is_not_put_ahead_of_the_answer() -> None:
+    """As TinyLlama has it: the answer follows a line break, and so its first word has no space."""
+    base = load_base("tinyllama_1_1b_chat_v1_0")
+    tokenizer = load_tokenizer(find_base_folder(BASE), base)
+    row = tokenize_example(example(), base, tokenizer)
+    trained = [i for i, kept in zip(row["input_ids"], row["completion_mask"], strict=True) if kept]
+    assert tokenizer.convert_ids_to_tokens(row["input_ids"])[:2] == ["<s>", "▁<"]
+    assert tokenizer.convert_ids_to_tokens(trained)[0][0] != "▁"
+    assert "".join(tokenizer.convert_ids_to_tokens(trained)).startswith("**Definition**:")
 
 
 def test_a_row_that_is_too_long_is_an_error_that_names_it(tokenizer: Any) -> None:
