@@ -114,6 +114,7 @@ def draw(results: list[Result], path: Path) -> None:
     axes[0].invert_yaxis()
     for axis in axes:
         axis.grid(alpha=0.3, axis="x")
+        axis.locator_params(axis="x", nbins=5)
     figure.tight_layout()
     figure.savefig(path, dpi=120, format="png")
     pyplot.close(figure)
