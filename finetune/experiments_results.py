@@ -97,7 +97,7 @@ def draw(results: list[Result], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(1, 4, figsize=(14, 1.6 + 0.45 * len(results)), sharey=True)
     rows = range(len(results))
@@ -110,11 +110,11 @@ def draw(results: list[Result], path: Path) -> None:
     for axis, (title, name) in zip(axes[1:], panels, strict=True):
         axis.barh(rows, [getattr(result, name) for result in results])
         axis.set(title=title)
+    axes[3].xaxis.set_major_formatter(ticker.EngFormatter())  # 200 k, 80 M
     axes[0].set_yticks(list(rows), [result.label for result in results])
     axes[0].invert_yaxis()
     for axis in axes:
         axis.grid(alpha=0.3, axis="x")
-        axis.locator_params(axis="x", nbins=5)
     figure.tight_layout()
     figure.savefig(path, dpi=120, format="png")
     pyplot.close(figure)
