@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import shutil
 import time
@@ -89,7 +90,8 @@ def export(
         settings = {"type": plans[0].type, "types": [plan.type for plan in plans], "base_only": base_only}
         settings |= {"base_folder": str(source.folder)} | ({"card": card} if card else {})
         counts = {"tensors": len(plans[0].entries), "blocks": {plan.type: plan.kinds() for plan in plans}}
-        write_manifest(new, "model", _inputs(source, base_only), settings, counts, PACKAGES, started, digests)
+        packages = PACKAGES if importlib.util.find_spec("llama_cpp") else PACKAGES[:-1]  # LLAMA_CPP_LIB_PATH will do
+        write_manifest(new, "model", _inputs(source, base_only), settings, counts, packages, started, digests)
     return plans
 
 

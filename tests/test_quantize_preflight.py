@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from contract.errors import UserError
-from contract.handover import sha256
+from contract.handover import read_manifest, sha256
 from quantize.__main__ import export
-from quantize.blocks import load_quantizer
+from quantize.blocks import LIBRARY, load_quantizer
 from tests.conftest import make_small_base
 from tests.test_quantize_main import GGUF, command, left, rewrite
 
@@ -83,3 +83,19 @@ def test_another_base_is_told_while_the_files_are_being_written(
     with pytest.raises(UserError, match="was trained on another base than"):
         export(adapter, tmp_path / "out" / "model")
     assert len(made) < 15 and left(tmp_path / "out") == []
+
+
+def test_one_library_of_llama_cpp_is_enough(small_adapter: Path, tmp_path: Path) -> None:
+    import llama_cpp
+
+    shutil.copyfile(Path(llama_cpp.__file__).parent / "lib" / LIBRARY, tmp_path / LIBRARY)
+    hide = "real = u.find_spec; u.find_spec = lambda name, *more: None if name == 'llama_cpp' else real(name, *more)"
+    for place, code, told in [
+        (str(tmp_path), 0, ""),
+        ("", 1, "error: llama-cpp-python is not installed: its quantiser"),
+    ]:
+        start = f"import importlib.util as u, os; {hide}; os.environ['LLAMA_CPP_LIB_PATH'] = {place!r}"
+        done = command(small_adapter, "--out", tmp_path / "model", code=start)
+        assert done.returncode == code and done.stderr.startswith(told), done.stderr
+    versions = read_manifest(tmp_path / "model", "model")["versions"]
+    assert "gguf" in versions and "llama-cpp-python" not in versions
