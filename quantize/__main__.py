@@ -31,6 +31,8 @@ from quantize.recipe import RECIPES
 
 if TYPE_CHECKING:
     from quantize.gguf_file import Plan
+    from quantize.nf4 import Difference
+    from quantize.tensors import Tensor
 
 DEFAULT = "q4_k_m"
 PACKAGES = ("numpy", "gguf", "sentencepiece", "llama-cpp-python")
@@ -52,10 +54,15 @@ def main() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # each of our threads multiplies its own rows; NumPy comes later
     started = time.monotonic()
     out = Path(args.out)
-    plans = export(Path(args.adapter), out, args.type, args.base, args.base_only, args.card)
+    plans = export(Path(args.adapter), out, args.type, args.base, args.base_only, args.card, args.onto)
     for plan in plans:
         path = gguf_path(out, plan.type)
         print(f"{path}: {len(plan.entries)} tensors, {path.stat().st_size / 1e6:,.1f} MB")
+    changed = read_manifest(out, "model")["counts"].get("onto_difference")
+    if changed is not None:
+        print(
+            f"onto the 4-bit base: its linear layers differ from the 16-bit base's by {changed:.2%} (root mean square)"
+        )
     print(f"in {time.monotonic() - started:.1f} s; next: python -m quantize.register {out} NAME")
 
 
@@ -66,6 +73,7 @@ def export(
     base_folder: str | None = None,
     base_only: bool = False,
     card: str = "",
+    onto: str = "16bit",
 ) -> list[Plan]:
     """Write the model folder `out`, whole or not at all.  `types`: as the command takes them, the first the default.
 
@@ -74,8 +82,11 @@ def export(
     """
     started = time.monotonic()
     check_replaceable(out, "model")
+    if base_only and onto != "16bit":
+        raise UserError(f"--onto {onto} is for an adapter; leave --base-only or --onto out")
     source = _open(adapter, base_folder)
-    plans = _plan(source, read_types(types), base_only)
+    tensors, difference = _base(source, onto)
+    plans = _plan(source, tensors, read_types(types), base_only)
     texts = modelfiles(fields(source.contract, source.base, card), [plan.type for plan in plans])
     _preflight(out, plans)
     check_outputs(adapter, source.manifest)
@@ -90,6 +101,8 @@ def export(
         settings = {"type": plans[0].type, "types": [plan.type for plan in plans], "base_only": base_only}
         settings |= {"base_folder": str(source.folder)} | ({"card": card} if card else {})
         counts = {"tensors": len(plans[0].entries), "blocks": {plan.type: plan.kinds() for plan in plans}}
+        if difference:
+            settings, counts = settings | {"onto": onto}, counts | {"onto_difference": difference.relative()}
         packages = PACKAGES if importlib.util.find_spec("llama_cpp") else PACKAGES[:-1]  # LLAMA_CPP_LIB_PATH will do
         write_manifest(new, "model", _inputs(source, base_only), settings, counts, packages, started, digests)
     return plans
@@ -122,15 +135,22 @@ def _open(adapter: Path, base_folder: str | None) -> Source:
     return Source(adapter, manifest, load_contract(adapter / "task.toml"), base, folder)
 
 
-def _plan(source: Source, types: list[str], base_only: bool) -> list[Plan]:
+def _base(source: Source, onto: str) -> tuple[dict[str, Tensor], Difference | None]:
+    """The base's tensors, and how far they are from the 16-bit ones, where they are not those."""
+    from quantize.nf4 import four_bit_base
+    from quantize.tensors import open_base
+
+    tensors = open_base(source.folder)
+    return four_bit_base(tensors, source.adapter) if onto == "nf4" else (tensors, None)
+
+
+def _plan(source: Source, tensors: dict[str, Tensor], types: list[str], base_only: bool) -> list[Plan]:
     from quantize.families import read_shape
     from quantize.gguf_file import plan_gguf
-    from quantize.tensors import open_base
     from quantize.vocabulary import read_vocabulary
     from quantize.weights import open_adapter
 
     shape = read_shape(source.folder)
-    tensors = open_base(source.folder)
     tensors, loras = (tensors, {}) if base_only else open_adapter(source.adapter, tensors)
     vocabulary = read_vocabulary(source.folder, source.base, shape.vocabulary)
     return [plan_gguf(kind, shape, vocabulary, tensors, loras) for kind in types]
@@ -185,6 +205,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--base-only", action="store_true", help="leave the adapter out: the untuned base, to compare with"
     )
+    parser.add_argument(
+        "--onto", choices=("16bit", "nf4"), default="16bit",
+        help="which base an adapter that was trained in 4 bits is merged onto: as it was stored (default) or as it was then",
+    )  # fmt: skip
     parser.add_argument("--card", default="", metavar="URL", help="the model card's address, told beside the licence")
     return parser
 

@@ -48,6 +48,9 @@ class Source:
     base_folder: Path
     adapter: Path | None  # None: an untuned export
 
+    def onto(self) -> str:
+        return str(self.manifest["settings"].get("onto", "16bit"))
+
     def ggufs(self) -> list[str]:
         return [name for name in self.manifest["outputs"] if re.fullmatch(r"model\.\w+\.gguf", name)]
 
@@ -122,7 +125,7 @@ def check(source: Source, pairs: Sequence[tuple[str, str]]) -> list[Compared]:
     """One model in memory at a time; of each, only the logits of the answers are kept."""
     with _exported(source) as f16:
         _tell("torch")
-        with open_torch(source.base_folder, source.adapter, source.base) as model:
+        with open_torch(source.base_folder, source.adapter, source.base, source.onto()) as model:
             task = _task(model, source.base, pairs)
             reference = _see(model, task)
         exported = _see_gguf(f16, source.base, task)
@@ -145,7 +148,7 @@ def _exported(source: Source) -> Iterator[Path]:
     from quantize.__main__ import export
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        export(source.adapter, Path(folder) / "model", "f16", str(source.base_folder))
+        export(source.adapter, Path(folder) / "model", "f16", str(source.base_folder), onto=source.onto())
         yield Path(folder) / "model" / F16
 
 

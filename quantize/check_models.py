@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from contract.base import Base
 from contract.errors import UserError
 from contract.tokenizer import load_tokenizer
+from quantize.nf4 import Nf4, four_bit_base
+from quantize.tensors import open_base
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,7 +46,7 @@ class Model:
 
 
 @contextmanager
-def open_torch(folder: Path, adapter: Path | None, base: Base) -> Iterator[Model]:
+def open_torch(folder: Path, adapter: Path | None, base: Base, onto: str = "16bit") -> Iterator[Model]:
     """The model as it was trained: the base widened to float32 on the CPU, the LoRA beside its weights, not merged."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -53,6 +55,10 @@ def open_torch(folder: Path, adapter: Path | None, base: Base) -> Iterator[Model
     disable_progress_bar()
     tokenizer = load_tokenizer(folder, base)
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    if adapter and onto == "nf4":
+        for name, tensor in four_bit_base(open_base(folder), adapter)[0].items():
+            if isinstance(tensor, Nf4):
+                model.get_parameter(name).data = torch.from_numpy(tensor.read())
     if adapter:
         from peft import PeftModel
 

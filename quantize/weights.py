@@ -47,7 +47,7 @@ class Saved(Tensor):
     stored: str  # the base's dtype
 
     def read(self) -> np.ndarray:
-        return _round(super().read(), self.stored)
+        return round_to(super().read(), self.stored)
 
 
 def open_adapter(folder: Path, base: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Lora]]:
@@ -92,10 +92,10 @@ def merge(tensor: Tensor, lora: Lora | None) -> np.ndarray:
     delta = lora.b.read() @ lora.a.read()
     delta *= np.float32(lora.scale)
     weight += delta
-    return _round(weight, tensor.dtype)
+    return round_to(weight, tensor.dtype)
 
 
-def _round(values: np.ndarray, dtype: str) -> np.ndarray:
+def round_to(values: np.ndarray, dtype: str) -> np.ndarray:
     """float32 -> the nearest value of `dtype` (ties to even), still held in float32."""
     if dtype == "F32":
         return values
