@@ -47,8 +47,11 @@ RANK = 32
 Sizes = dict[str, tuple[int, ...]]  # a tensor's name -> its shape
 THEIRS = ("merge", "convert", "quantize")
 # A module as a process, which at its end says what memory it held at most.
-PROCESS = """import atexit, runpy, sys
-atexit.register(lambda: print(*(line for line in open("/proc/self/status") if line.startswith("VmHWM")), file=sys.stderr))
+PROCESS = """import atexit, resource, runpy, sys
+def tell():
+    rest = [f"VmHWM: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss} kB"]  # where the status has no such line
+    print(*([line for line in open("/proc/self/status") if line.startswith("VmHWM")] or rest), file=sys.stderr)
+atexit.register(tell)
 runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)"""
 
 
@@ -106,7 +109,6 @@ def measure(way: str, arguments: list[str], folder: Path, threads: int, made: Pa
     if len(cores) < threads:
         raise UserError(f"--threads {threads}: this process may run on {len(cores)} cores")
     (folder / "run").mkdir(exist_ok=True)
-    print(f"{way}, {threads} threads", file=sys.stderr, flush=True)
     started, most = time.perf_counter(), 0
     with (folder / "log").open("w+") as log:
         process = subprocess.Popen(
@@ -123,6 +125,7 @@ def measure(way: str, arguments: list[str], folder: Path, threads: int, made: Pa
         raise UserError(f"{way}: exit code {process.returncode}: {told[-2] if len(told) > 1 else 'no word'}")
     peak = next(int(line.split()[1]) for line in reversed(told) if line.startswith("VmHWM"))
     size = made.stat().st_size if made and made.is_file() else 0
+    print(f"{way}, {threads} threads: {seconds:.1f} s", file=sys.stderr, flush=True)
     return Measured(way, threads, seconds, peak / 2**20, max(0, most - size) / 1e9)
 
 
@@ -286,9 +289,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", default="1,2", metavar="N[,N...]", help="cores to run on (default 1,2)")
     parser.add_argument("--type", default="q4_k_m", help="of the finished file (default q4_k_m)")
     parser.add_argument("--ours-only", action="store_true", help="leave the other way out: no torch, no llama_cpp")
-    parser.add_argument(
-        "--folder", type=Path, metavar="DIR", help="where to work (default: the system's, for temporary files)"
-    )
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="where to work (default: the temporary folder)")
     parser.add_argument("--json", metavar="FILE", help="write every figure there too")
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     return parser
