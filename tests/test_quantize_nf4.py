@@ -68,13 +68,12 @@ def test_values_are_those_of_bitsandbytes_itself(tmp_path: Path, double: bool, d
 
 
 @pytest.mark.parametrize("double", [False, True])
-@pytest.mark.parametrize("shape", [(1000, 352), (130, 96), (64, 64)])
+@pytest.mark.parametrize("shape", [(1000, 352), (130, 96)])
 def test_rows_are_those_of_the_whole(tmp_path: Path, double: bool, shape: tuple[int, int]) -> None:
     tensor = onto_nf4(saved(tmp_path, matrix(*shape)), double)[0][NAME]
     parts = [tensor.rows(0, 64), *(tensor.rows(start, start + 128) for start in range(64, shape[0], 128))]
-    nested = tensor.rows(0, shape[0]).rows(64, shape[0]) if shape[0] > 64 else tensor.rows(64, 64)
     assert np.array_equal(np.concatenate([part.read() for part in parts]), tensor.read())
-    assert np.array_equal(nested.read(), tensor.read()[64:])
+    assert np.array_equal(tensor.rows(64, shape[0]).rows(64, shape[0]).read(), tensor.read()[128:])
 
 
 def test_a_value_is_its_blocks_largest_times_the_nearest_level(tmp_path: Path) -> None:
