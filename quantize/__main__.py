@@ -7,7 +7,7 @@ import importlib.util
 import os
 import shutil
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ from contract.handover import (
     write_manifest,
 )
 from quantize.modelfile import fields, modelfiles
-from quantize.preflight import check_base, check_disk, check_memory
+from quantize.preflight import beside, check_base, check_disk, check_memory
 from quantize.recipe import RECIPES
 
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ def export(
     texts = modelfiles(fields(source.contract, source.base, card), [plan.type for plan in plans])
     _preflight(out, plans)
     check_outputs(adapter, source.manifest)
-    with ThreadPoolExecutor(1) as beside, new_folder(out, "model") as new:
-        proof = beside.submit(check_base, adapter, source.manifest["inputs"].get("base"), source.folder)
+    with new_folder(out, "model") as new:
+        proof = beside(check_base, adapter, source.manifest["inputs"].get("base"), source.folder)
         digests = _write(new, plans, source, base_only, proof)
         proof.result()
         for name, text in texts.items():

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 from contract.base_folder import base_digest
@@ -49,3 +52,17 @@ def check_base(adapter: Path, wanted: str | None, folder: Path) -> None:
             f"{adapter}: was trained on another base than {folder} (sha256 {str(wanted)[:12]}, found {found[:12]}); "
             "name its own with --base DIR, or train again on this one"
         )
+
+
+def beside(check: Callable[..., None], *arguments: object) -> Future[None]:
+    """Run the check in a thread that nobody waits for who does not ask: an export that fails or is stopped ends at once."""
+    proof: Future[None] = Future()
+
+    def settle() -> None:
+        try:
+            proof.set_result(check(*arguments))
+        except BaseException as error:
+            proof.set_exception(error)
+
+    threading.Thread(target=settle, daemon=True).start()
+    return proof

@@ -14,7 +14,7 @@ from contract.handover import read_manifest, sha256
 from quantize.__main__ import export
 from quantize.blocks import LIBRARY, load_quantizer
 from tests.conftest import make_small_base
-from tests.test_quantize_main import GGUF, command, left, rewrite
+from tests.test_quantize_main import GGUF, command, left, poison, rewrite
 
 
 def test_too_small_a_disk_is_told_before_anything_is_written(
@@ -99,3 +99,15 @@ def test_one_library_of_llama_cpp_is_enough(small_adapter: Path, tmp_path: Path)
         assert done.returncode == code and done.stderr.startswith(told), done.stderr
     versions = read_manifest(tmp_path / "model", "model")["versions"]
     assert "gguf" in versions and "llama-cpp-python" not in versions
+
+
+def test_a_failing_export_does_not_wait_for_the_base_to_be_read(
+    small_adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = Path(shutil.copytree(small_adapter, tmp_path / "adapter"))
+    poison(adapter, np.nan)
+    monkeypatch.setattr("quantize.__main__.check_base", lambda *arguments: time.sleep(30))
+    started = time.monotonic()
+    with pytest.raises(UserError, match="holds values that are no numbers"):
+        export(adapter, tmp_path / "out" / "model")
+    assert time.monotonic() - started < 15 and left(tmp_path / "out") == []
