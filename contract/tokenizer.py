@@ -5,6 +5,8 @@ transformers has two ways to treat spaces, by the file that a folder brings; nei
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,12 @@ def load_tokenizer(folder: Path, base: Base) -> Any:
     from tokenizers import AddedToken, normalizers
     from transformers import LlamaTokenizer
 
-    tokenizer = LlamaTokenizer.from_pretrained(folder, add_bos_token=base.add_bos, add_eos_token=False)
+    with tempfile.TemporaryDirectory() as alone:  # beside a tokenizer.json the users' own pieces would be lost
+        for name in ("tokenizer.model", "tokenizer_config.json"):
+            if (folder / name).is_file():
+                shutil.copyfile(folder / name, Path(alone) / name)
+        tokenizer = LlamaTokenizer.from_pretrained(alone, add_bos_token=base.add_bos, add_eos_token=False)
+    tokenizer.name_or_path = str(folder)
     backend = tokenizer.backend_tokenizer
     ahead = [normalizers.Prepend(SPACE)] if base.add_space_prefix else []
     backend.normalizer = normalizers.Sequence([*ahead, normalizers.Replace(" ", SPACE)])

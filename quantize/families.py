@@ -135,6 +135,8 @@ def place(shape: Shape, names: Iterable[str]) -> list[Placed]:
     for source in names:
         if source == "lm_head.weight" and shape.tied:
             continue  # a second copy of the embedding
+        if source.endswith(".rotary_emb.inv_freq"):
+            continue  # in Llama 2's files; llama.cpp makes it from the rotation's base
         name = table.get_name(source, try_suffixes=(".weight", ".bias"))
         if name is None:
             unknown.append(source)

@@ -131,6 +131,7 @@ def test_tensors_are_placed_in_the_files_order(base: Path) -> None:
         "model.norm.weight",
         "lm_head.weight",
         "model.layers.10.mlp.up_proj.weight",
+        "model.layers.2.self_attn.rotary_emb.inv_freq",
         "model.layers.2.self_attn.k_proj.weight",
         "model.embed_tokens.weight",
     ]

@@ -151,6 +151,19 @@ def test_token_ids_are_those_of_transformers_and_sentencepiece(exported: Exporte
         assert found == wanted
 
 
+def test_a_tokenizer_json_beside_the_sentencepiece_model_changes_nothing(exported: Exported, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    base, folder, _, served = exported
+    AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
+    shutil.copyfile(folder / "tokenizer.model", tmp_path / "tokenizer.model")
+    assert (tmp_path / "tokenizer.json").is_file()
+    tokenizer = load_tokenizer(tmp_path, base)
+    for text in [*prompts(base), "a  b   c    d\n\n\n\n\ne <table>"]:
+        found = served.tokenize(text.encode(), add_bos=base.add_bos, special=True)
+        assert found == tokenizer(text, add_special_tokens=base.add_bos)["input_ids"]
+
+
 def test_logits_are_those_of_transformers(exported: Exported) -> None:
     import torch
 
