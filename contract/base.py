@@ -53,7 +53,7 @@ class Base:
     pad: str
     add_bos: bool
     add_space_prefix: bool
-    repeat_penalty: float = 1.0  # what it is served with; above 1 it ends the loops that a small model falls into
+    frequency_penalty: float = 0.0  # what it is served with; above 0 it ends the loops that a small model falls into
 
     def prompt(self, messages: list[Message]) -> str:
         """The conversation so far as text, up to where the assistant's next words begin.
@@ -197,8 +197,8 @@ def _faults(spec: Base) -> list[str]:
         faults.append("'stop' must stand in 'assistant_turn' after {content}")
     if spec.context_length < 1:
         faults.append(f"'context_length' is {spec.context_length}, wanted a number of tokens")
-    if spec.repeat_penalty < 1:
-        faults.append(f"'repeat_penalty' is {spec.repeat_penalty}, wanted 1 (none) or more")
+    if not 0 <= spec.frequency_penalty <= 2:
+        faults.append(f"'frequency_penalty' is {spec.frequency_penalty}, wanted 0 (none) to 2")
     return faults + [
         f"'{key}' holds a brace of its own, which a template could execute"
         for key, holes in _HOLES.items()

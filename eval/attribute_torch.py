@@ -17,6 +17,7 @@ from typing import Any
 from contract.tokenizer import load_tokenizer
 from eval.backends import Answer, Backend, Request, failed
 from eval.embedded import Served
+from eval.penalty import penalise, penalises
 
 PACKAGES = ("torch", "transformers", "peft", "sentencepiece")
 Piece = Callable[[int], bytes]  # token id -> what it says
@@ -63,7 +64,7 @@ def _answer(model: Any, ids: list[int], stop: int, said: Piece, options: Mapping
         return failed("server", f"the prompt has {len(ids)} tokens, the context {options['num_ctx']}")
     made, text, reason = 0, "", "length"
     spoken = b""
-    for token in greedy(model, ids, options["repeat_penalty"], options["repeat_last_n"]):
+    for token in greedy(model, ids, options):
         made += 1
         spoken += said(token)
         text, stopped = until_stop(spoken, options["stop"])
@@ -86,25 +87,19 @@ def until_stop(spoken: bytes, stops: Sequence[str]) -> tuple[str, bool]:
     return text[: min(found, default=len(text))], bool(found)
 
 
-def greedy(model: Any, ids: list[int], penalty: float, last: int) -> Iterator[int]:
-    """The likeliest token, again and again.
-
-    `penalty` is on the `last` tokens (-1: on all), the prompt's among them, as in Ollama; transformers has the formula.
+def greedy(model: Any, ids: list[int], options: Mapping[str, Any]) -> Iterator[int]:
+    """The likeliest token, again and again, after the penalties of `options`.
 
     Not model.generate: that takes settings from the base's generation_config.json that no other step knows.
     """
     import torch
-    from transformers import RepetitionPenaltyLogitsProcessor
 
-    penalise = RepetitionPenaltyLogitsProcessor(float(penalty))
     past, new = None, ids
     while True:
         with torch.inference_mode():
             out = model(input_ids=torch.tensor([new]), past_key_values=past, use_cache=True)
-            past, scores = out.past_key_values, out.logits[:, -1]
-            if penalty != 1.0 and last:
-                scores = penalise(torch.tensor([ids if last < 0 else ids[-last:]]), scores)
-            token = int(scores.argmax())
+        past, scores = out.past_key_values, out.logits[0, -1].numpy()
+        token = int((penalise(scores, ids, options) if penalises(options) else scores).argmax())
         ids, new = [*ids, token], [token]
         yield token
 

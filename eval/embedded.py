@@ -19,6 +19,7 @@ from contract.handover import Manifest, read_manifest, sha256
 from eval.backends import Answer, Backend, Request, failed
 from eval.modelfile import load_modelfile
 from eval.options import own_options
+from eval.penalty import penalise, penalises
 
 
 @dataclass(frozen=True)
@@ -139,30 +140,20 @@ def _answer(llama: Any, served: Served, shared: int, request: Request) -> Answer
     llama.set_seed(options["seed"])
     tokens = llama.generate(
         ids, temp=options["temperature"], repeat_penalty=1.0,
-        logits_processor=_penalty(options["repeat_penalty"], options["repeat_last_n"]),
+        logits_processor=_penalty(options),
         **{name: options[name] for name in ("top_k", "top_p", "min_p")},
     )  # fmt: skip
     text, reason, made = _until_stop(llama, tokens, options["stop"], min(options["num_predict"], room))
     return Answer(text, reason, len(ids), made, seconds=time.monotonic() - started)
 
 
-def _penalty(penalty: float, last: int) -> Any:
-    """llama.cpp's repeat penalty over the `last` tokens (-1: all), the prompt's among them as in Ollama.
-
-    llama-cpp-python's own counts the answer's tokens alone.  None where there is nothing to do.
-    """
-    if penalty == 1.0 or not last:
+def _penalty(options: Mapping[str, Any]) -> Any:
+    """The penalties as a logits processor; llama-cpp-python's own count the answer's tokens alone."""
+    if not penalises(options):
         return None
-    import numpy as np
     from llama_cpp import LogitsProcessorList
 
-    def penalise(tokens: Any, scores: Any) -> Any:
-        seen = np.unique(tokens if last < 0 else tokens[-last:])
-        scores = np.array(scores)
-        scores[seen] = np.where(scores[seen] > 0, scores[seen] / penalty, scores[seen] * penalty)
-        return scores
-
-    return LogitsProcessorList([penalise])
+    return LogitsProcessorList([lambda tokens, scores: penalise(scores, tokens, options)])
 
 
 def _until_stop(llama: Any, tokens: Iterator[int], stops: Sequence[str], limit: int) -> tuple[str, str, int]:

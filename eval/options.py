@@ -12,13 +12,13 @@ from typing import Any
 from contract.errors import UserError, faults_error, unknown_key
 
 KINDS: dict[str, type] = {
-    "num_ctx": int, "num_predict": int, "stop": list, "repeat_penalty": float, "repeat_last_n": int, "top_k": int,
+    "num_ctx": int, "num_predict": int, "stop": list, "repeat_penalty": float, "frequency_penalty": float, "repeat_last_n": int, "top_k": int,
     "top_p": float, "min_p": float, "temperature": float, "seed": int,
 }  # fmt: skip
 # For a model that says nothing itself: Ollama 0.34.2's own (api/types.go), but for the context, which there depends on
 # the machine, and the answer's length, which there has no end.
 DEFAULTS: dict[str, Any] = {
-    "num_ctx": 4096, "num_predict": 512, "stop": [], "repeat_penalty": 1.0, "repeat_last_n": 64, "top_k": 40,
+    "num_ctx": 4096, "num_predict": 512, "stop": [], "repeat_penalty": 1.0, "frequency_penalty": 0.0, "repeat_last_n": 64, "top_k": 40,
     "top_p": 0.9, "min_p": 0.0, "temperature": 0.0, "seed": 0,
 }  # fmt: skip
 

@@ -41,7 +41,8 @@ def fields(contract: Contract, base: Base, card: str = "") -> Fields:
             "stop": [base.stop],
             "temperature": 0.0,  # the same question gets the same answer
             "top_p": 0.9,  # counts only for who raises the temperature
-            "repeat_penalty": float(base.repeat_penalty),  # 1, none, is right: headings and note repeat by design
+            "repeat_penalty": 1.0,  # none: headings and note repeat by design, and the request's term must be repeated
+            "frequency_penalty": float(base.frequency_penalty),
             "seed": 0,
             "num_ctx": min(base.context_length, CONTEXT),
             "num_predict": ANSWER,

@@ -263,7 +263,7 @@ BAD_BASES = [
     ('generation_prompt = ""', 'generation_prompt = "x"', ["must be the beginning of 'assistant_turn'"]),
     ('generation_prompt = ""', 'generation_prompt = " {content}"', ["'generation_prompt' holds a brace of its own"]),
     ("context_length = 1024", "context_length = 0", ["'context_length' is 0"]),
-    ("repeat_penalty = 1.08", "repeat_penalty = 0.9", ["'repeat_penalty' is 0.9, wanted 1"]),
+    ("frequency_penalty = 0.5", "frequency_penalty = -0.1", ["'frequency_penalty' is -0.1, wanted 0"]),
     ("add_bos = true", "add_bos = 1", ["'add_bos' is 1, wanted bool"]),
 ]
 

@@ -49,11 +49,18 @@ def test_torch_answers_as_llama_cpp_does(place: Path) -> None:
             assert (mine.prompt_tokens, mine.answer_tokens) == (other.prompt_tokens, other.answer_tokens)
 
 
-def test_a_repeat_penalty_is_ollamas(ollama: str, place: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "values", "tokens"),
+    [
+        ("repeat_penalty", (1.0, 0.5), 8),
+        ("frequency_penalty", (0.0, 20.0), 14),
+    ],  # as far as random weights have no ties
+)
+def test_a_penalty_is_ollamas(ollama: str, place: Path, name: str, values: tuple[float, float], tokens: int) -> None:
     register(place / "model", "penalised", Ollama(ollama))
     texts = {}
-    for penalty in (1.0, 0.5):  # below 1 it rewards: what the prompt holds comes at once
-        settings = {"num_predict": 8, "repeat_penalty": penalty}
+    for penalty in values:  # the second of repeat_penalty rewards: what the prompt holds comes at once
+        settings = {"num_predict": tokens, "frequency_penalty": 0.0, name: penalty}
         served = read_served(place / "model")
         served.options.update(settings)
         with (
@@ -61,7 +68,7 @@ def test_a_repeat_penalty_is_ollamas(ollama: str, place: Path) -> None:
             open_ollama(Server(ollama), "penalised", settings) as theirs,
         ):
             texts[penalty] = [[backend.ask(Request("a", m)).text for m in ASKED] for backend in (ours, theirs)]
-    assert all(mine == other for mine, other in texts.values()) and texts[1.0] != texts[0.5]
+    assert all(mine == other for mine, other in texts.values()) and texts[values[0]] != texts[values[1]]
 
 
 @pytest.mark.parametrize(
@@ -74,10 +81,12 @@ def test_a_penalty_looks_back_only_so_far(penalty: float, last: int, tokens: lis
 
     logits = torch.tensor([[[0.0, 9.0, 8.0, 7.0, 6.0]]])  # token 1 the likeliest, then 2, 3, 4
 
+    options = {"repeat_penalty": penalty, "repeat_last_n": last, "frequency_penalty": 0.0}
+
     def model(**_: object) -> SimpleNamespace:
         return SimpleNamespace(past_key_values=None, logits=logits)
 
-    assert list(islice(greedy(model, [0], penalty, last), 4)) == tokens
+    assert list(islice(greedy(model, [0], options), 4)) == tokens
 
 
 def test_the_base_is_not_the_adapter(place: Path) -> None:

@@ -53,13 +53,16 @@ def test_prompt_begins_with_the_served_system_unless_the_conversation_brings_one
     assert served.prompt(ASKED["own system text"]) == "[INST] Be brief.\n\nWhat is uremia?[/INST]"
 
 
-@pytest.mark.parametrize("penalty", [1.0, 1.08, 5.0])
-def test_answers_as_ollama_does(ollama: str, folder: Path, penalty: float) -> None:
+@pytest.mark.parametrize(
+    "penalty",
+    [{}, {"repeat_penalty": 1.08}, {"repeat_penalty": 5.0}, {"frequency_penalty": 0.0}, {"frequency_penalty": 20.0}],
+)
+def test_answers_as_ollama_does(ollama: str, folder: Path, penalty: dict[str, float]) -> None:
     """A penalty counts the prompt's words too."""
     register(folder, "embedded", Ollama(ollama))
     with open_gguf(folder / GGUF) as here, open_ollama(Server(ollama), "embedded") as there:
         for name in ASKED:
-            mine, theirs = (of.ask(request(name, repeat_penalty=penalty)) for of in (here, there))
+            mine, theirs = (of.ask(request(name, **penalty)) for of in (here, there))
             assert theirs.error == ""
             assert (mine.text, mine.done_reason) == (theirs.text, theirs.done_reason) and len(mine.text) > 5
             assert (mine.prompt_tokens, mine.answer_tokens) == (theirs.prompt_tokens, theirs.answer_tokens)
@@ -145,8 +148,8 @@ def test_settings_stand_before_the_folders_own(folder: Path) -> None:
         answer = backend.ask(Request("a", ASKED["one turn"]))
         assert (answer.answer_tokens, backend.pins()["num_ctx"], backend.options["num_ctx"]) == (3, 512, 512)
     with open_gguf(folder / GGUF) as backend:
-        own = {name: backend.options[name] for name in ("num_ctx", "num_predict", "stop", "repeat_penalty")}
-    assert own == {"num_ctx": 1024, "num_predict": 512, "stop": ["</s>"], "repeat_penalty": 1.08}
+        own = {name: backend.options[name] for name in ("num_ctx", "num_predict", "stop", "frequency_penalty")}
+    assert own == {"num_ctx": 1024, "num_predict": 512, "stop": ["</s>"], "frequency_penalty": 0.5}
 
 
 def test_an_identity_is_of_weights_and_prompt(folder: Path, tmp_path: Path) -> None:

@@ -108,7 +108,8 @@ def test_asks_for_a_repeatable_uncut_answer() -> None:
     assert asked[0][1] == {
         "model": "m", "messages": [{"role": "user", "content": "Hi"}], "stream": False, "truncate": False,
         "shift": False, "keep_alive": "10m", "options": {
-            "num_ctx": 1024, "num_predict": 3, "stop": ["</s>"], "repeat_penalty": 1.1, "repeat_last_n": 64,
+            "num_ctx": 1024, "num_predict": 3, "stop": ["</s>"], "repeat_penalty": 1.1, "frequency_penalty": 0.0,
+            "repeat_last_n": 64,
             "top_k": 40, "top_p": 0.9, "min_p": 0.0, "temperature": 0.0, "seed": 0,
         },
     }  # fmt: skip

@@ -31,7 +31,8 @@ def test_every_field_stands_in_the_text() -> None:
         assert f'{keyword.upper()} """{values[keyword]}"""' in text
     parameters = [line for line in lines if line.startswith("PARAMETER ")]
     assert parameters == [
-        'PARAMETER stop "</s>"', "PARAMETER temperature 0.0", "PARAMETER top_p 0.9", "PARAMETER repeat_penalty 1.08",
+        'PARAMETER stop "</s>"', "PARAMETER temperature 0.0", "PARAMETER top_p 0.9", "PARAMETER repeat_penalty 1.0",
+        "PARAMETER frequency_penalty 0.5",
         "PARAMETER seed 0", "PARAMETER num_ctx 1024", "PARAMETER num_predict 512",
     ]  # fmt: skip
     assert "<<" not in text and "<%" not in text

@@ -194,7 +194,7 @@ def test_an_invalid_name_is_told_in_ollamas_words(ollama: str, model: Path) -> N
 
 SHOWN = {
     "template": changed()["template"], "system": changed()["system"], "license": changed()["license"],
-    "parameters": 'stop  "</s>"\ntemperature 0\ntop_p 0.9\nrepeat_penalty 1.08\nseed 0\nnum_ctx 1024\nnum_predict 512',
+    "parameters": 'stop  "</s>"\ntemperature 0\ntop_p 0.9\nrepeat_penalty 1\nfrequency_penalty 0.5\nseed 0\nnum_ctx 1024\nnum_predict 512',
     "modelfile": f"# a comment\nFROM /models/blobs/sha256-{'ab' * 32}\nPARAMETER seed 0",
 }  # fmt: skip
 

@@ -1,0 +1,31 @@
+"""llama.cpp's penalties on what was said lately, over the prompt's tokens too, as Ollama applies them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+
+def penalises(options: Mapping[str, Any]) -> bool:
+    """Whether these options change any score."""
+    return bool(options["repeat_last_n"]) and (options["repeat_penalty"] != 1.0 or options["frequency_penalty"] != 0.0)
+
+
+def penalise(scores: np.ndarray, tokens: Sequence[int], options: Mapping[str, Any]) -> np.ndarray:
+    """The next token's scores, float32 (vocabulary,), lowered for each of the last `repeat_last_n` tokens (-1: all).
+
+    repeat_penalty divides a score (multiplies one below 0) once; frequency_penalty is taken off for every occurrence.
+
+    >>> options = {"repeat_last_n": -1, "repeat_penalty": 2.0, "frequency_penalty": 0.5}
+    >>> penalise(np.array([4.0, -1.0, 3.0]), [0, 0, 1], options).tolist()
+    [1.0, -2.5, 3.0]
+    """
+    last = options["repeat_last_n"]
+    seen, counts = np.unique(tokens if last < 0 else tokens[-last:], return_counts=True)
+    scores = np.array(scores)
+    held = scores[seen]
+    held = np.where(held > 0, held / options["repeat_penalty"], held * options["repeat_penalty"])
+    scores[seen] = held - counts * options["frequency_penalty"]
+    return scores
