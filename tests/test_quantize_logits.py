@@ -156,7 +156,8 @@ def test_a_tokenizer_json_beside_the_sentencepiece_model_changes_nothing(exporte
 
     base, folder, _, served = exported
     AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
-    shutil.copyfile(folder / "tokenizer.model", tmp_path / "tokenizer.model")
+    for name in ("tokenizer.model", "tokenizer_config.json"):
+        shutil.copyfile(folder / name, tmp_path / name)
     assert (tmp_path / "tokenizer.json").is_file()
     tokenizer = load_tokenizer(tmp_path, base)
     for text in [*prompts(base), "a  b   c    d\n\n\n\n\ne <table>"]:
