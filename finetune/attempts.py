@@ -78,8 +78,9 @@ def _attempt(
     except torch.OutOfMemoryError:
         pass  # left by the error's frames until here: the model goes only after them
     gc.collect()
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     return None
 
 

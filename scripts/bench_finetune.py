@@ -1,0 +1,188 @@
+"""Ways to tune a model of Mistral-7B's shape on one CUDA GPU, each `python -m finetune` in a process of its own.
+
+`python -m scripts.bench_finetune --data artifacts/terminology/dataset`: the usual recipe (Unsloth, batch 2 x 4,
+checkpointing, 4-bit base), TRL + PEFT + bitsandbytes, ours by plan, and ours as on a T4 (14.7 GiB, fp16).  The weights
+are random: time and memory are the 7B's, the loss says only whether the ways do the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from contract.errors import UserError, run
+from contract.handover import read_manifest, write_manifest
+
+ROOT = Path(__file__).parent.parent
+PARAMETERS = 7_248_023_552
+PEAK_FLOPS = {
+    "H200": 989.5e12,
+    "H100": 989.5e12,
+    "A100": 312e12,
+    "L4": 121e12,
+    "T4": 65e12,
+}  # dense, 16-bit, by datasheet
+WAYS = {
+    "usual recipe: Unsloth, batch 2 x 4, checkpointing, 4-bit": ["plan=false"],
+    "TRL + PEFT + bitsandbytes, the same": ["plan=false", "engine=peft"],
+    "ours by plan": [],
+    "ours by plan, 4-bit base": ["load_in_4bit=true"],
+    "ours as on a T4: 14.7 GiB, fp16": ["gpu_memory=14.7", "precision=fp16", "load_in_4bit=true"],
+}
+
+
+def main() -> None:
+    args = _parser().parse_args()
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UserError("needs a CUDA GPU; on a CPU `make demo` shows the tiny preset's time")
+    device = torch.cuda.get_device_name()
+    names = [name for name in WAYS if not args.only or any(word in name for word in args.only.split(","))]
+    with tempfile.TemporaryDirectory(dir=args.work) as work:
+        base = Path(args.base) if args.base else make_base(Path(work) / "base", args.tokenizer)
+        data = cut_dataset(Path(args.data), Path(work) / "dataset", args.rows)
+        results = []
+        for name in names:
+            results.append(measure(name, WAYS[name] + args.set, data, base, Path(work), device))
+            print(json.dumps(results[-1]), flush=True)
+            if args.out:  # after each: a later one that fails loses nothing
+                Path(args.out).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(table(results, device))
+
+
+def measure(name: str, settings: Sequence[str], data: Path, base: Path, work: Path, device: str) -> dict[str, Any]:
+    """Train once; what the adapter's manifest says of it, the seconds of the whole process, the share of peak FLOPS."""
+    out = work / "adapter"
+    shutil.rmtree(out, ignore_errors=True)
+    options = itertools.chain.from_iterable(("--set", s) for s in [f"base_folder={base}", *settings])
+    command = [sys.executable, "-m", "finetune", "mistral_7b", "--data", str(data), "--out", str(out), *options]
+    started = time.monotonic()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    seconds = time.monotonic() - started
+    print(
+        "".join(f"  | {line}\n" for line in done.stdout.splitlines() if line.startswith(("plan", "memory", "step"))),
+        end="",
+    )
+    if done.returncode:
+        return {"way": name, "failed": (done.stderr.strip() or "without a word").splitlines()[-1][:300]}
+    manifest = read_manifest(out, "adapter")
+    counts, used = manifest["counts"], manifest["settings"]
+    tokens = counts["tokens_per_second"] * counts["train_seconds"]
+    return {
+        "way": name,
+        "plan": f"{'4' if used['load_in_4bit'] else '16'}-bit, {used['batch']} x {used['accumulation']}, "
+        f"{'checkpointing' if used['checkpointing'] else 'no checkpointing'}",
+        "seconds": counts["train_seconds"],
+        "first_step": counts["first_step_seconds"],
+        "process_seconds": round(seconds, 1),
+        "tokens_per_second": counts["tokens_per_second"],
+        "peak_gib": counts["peak_gpu_gib"],
+        "planned_gib": counts.get("planned_gpu_gib"),
+        "loss": counts["final_loss"],
+        "flops_used": round(flop_use(tokens, counts["train_seconds"], device), 3),
+        "versions": manifest["versions"],
+    }
+
+
+def flop_use(tokens: float, seconds: float, device: str) -> float:
+    """Share of the device's peak: 4 FLOP a parameter and token (forward, backward to activations; no weight gradients)."""
+    peak = next((flops for name, flops in PEAK_FLOPS.items() if name in device), float("nan"))
+    return 4 * PARAMETERS * tokens / seconds / peak
+
+
+def table(results: Sequence[dict[str, Any]], device: str) -> str:
+    """Markdown; times are of the training loop, relative to the first row."""
+    lines = [
+        f"One {device}, {time.strftime('%Y-%m-%d')}:",
+        "",
+        "| way | plan | training | against the first | first step | tokens/s | peak (planned) | FLOP use | loss |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in results:
+        if "failed" in r:
+            lines.append(f"| {r['way']} | failed: {r['failed']} | | | | | | | |")
+            continue
+        planned = f" ({r['planned_gib']:.1f})" if r["planned_gib"] else ""
+        against = f"{results[0]['seconds'] / r['seconds']:.2f} x" if "seconds" in results[0] else ""
+        lines.append(
+            f"| {r['way']} | {r['plan']} | {r['seconds']:.1f} s | {against} | {r['first_step']:.1f} s | "
+            f"{r['tokens_per_second']:,.0f} | {r['peak_gib']:.1f} GiB{planned} | {r['flops_used']:.0%} | {r['loss']:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def cut_dataset(data: Path, out: Path, rows: int) -> Path:
+    """The dataset's first `rows` training rows as a dataset of their own."""
+    manifest = read_manifest(data, "dataset")
+    shutil.copytree(data, out)
+    lines = (data / "train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[:rows]
+    (out / "train.jsonl").write_text("".join(lines), encoding="utf-8")
+    write_manifest(out, "dataset", manifest["inputs"], manifest["settings"], {"train": len(lines)})
+    return out
+
+
+def make_base(folder: Path, tokenizer: str) -> Path:
+    """Mistral-7B's shape with random bf16 weights (14.5 GB on disk), made on the GPU; its tokenizer.model copied beside."""
+    import torch
+    from transformers import MistralConfig, MistralForCausalLM
+    from transformers.initialization import no_init_weights
+
+    config = MistralConfig(
+        vocab_size=32768, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
+        num_key_value_heads=8, head_dim=128, max_position_embeddings=32768, rope_theta=1e6, sliding_window=None,
+        tie_word_embeddings=False, bos_token_id=1, eos_token_id=2, dtype=torch.bfloat16,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    with torch.device("cuda"), no_init_weights():
+        model = MistralForCausalLM(config)
+    torch.set_default_dtype(torch.float32)
+    for parameter in model.parameters():
+        parameter.data.fill_(1) if parameter.ndim == 1 else parameter.data.normal_(0, 0.02)
+    assert sum(parameter.numel() for parameter in model.parameters()) == PARAMETERS
+    model.save_pretrained(folder, max_shard_size="5GB")
+    shutil.copyfile(tokenizer or _mistral_tokenizer(), folder / "tokenizer.model")
+    shutil.copyfile(ROOT / "finetune/bases/tiny/tokenizer_config.json", folder / "tokenizer_config.json")
+    return folder
+
+
+def _mistral_tokenizer() -> Path:
+    try:
+        import mistral_common
+    except ImportError:
+        raise UserError(
+            "Mistral's tokenizer is in mistral-common: install it, or name a file with --tokenizer"
+        ) from None
+    return Path(mistral_common.__file__).parent / "data" / "mistral_instruct_tokenizer_240323.model.v3"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m scripts.bench_finetune", description="Time ways to tune a 7B.")
+    parser.add_argument("--data", required=True, help="a dataset folder")
+    parser.add_argument("--rows", type=int, default=150, help="training rows that are used")
+    parser.add_argument("--base", help="a folder of that shape, instead of a random one made for the run")
+    parser.add_argument("--tokenizer", default="", help="Mistral v0.3's tokenizer.model (default: mistral-common's)")
+    parser.add_argument(
+        "--work", help="where the base and the adapters are put meanwhile (default: a temporary folder)"
+    )
+    parser.add_argument("--only", help="words of the ways to run, comma-separated: usual,TRL,plan,T4")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting for every way")
+    parser.add_argument("--out", help="write the results as JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    if not os.environ.get("HF_HUB_OFFLINE"):
+        os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched: the weights are made here
+    run(main)
