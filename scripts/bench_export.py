@@ -60,6 +60,7 @@ class Measured:
     way: str
     threads: int
     seconds: float  # of the whole process, Python's start included
+    worked: float  # seconds of CPU, over its threads: what other load on the machine changes least
     gibibytes: float  # the most memory that the process held (VmHWM)
     scratch: float  # GB on disk at most, beside the inputs and the finished file
 
@@ -81,7 +82,7 @@ def main() -> None:
         print(f"\n{equal[0]} of {equal[1]} tensors byte-identical")
     if args.json:
         with new_file(Path(args.json)) as file:
-            told = {"layers": args.layers, "type": args.type, "cpu": cpu(), "equal": equal}
+            told = {"layers": args.layers, "type": args.type, "equal": equal}
             file.write_text(json.dumps(told | {"runs": [asdict(one) for one in found]}, indent=2) + "\n")
 
 
@@ -109,7 +110,7 @@ def measure(way: str, arguments: list[str], folder: Path, threads: int, made: Pa
     if len(cores) < threads:
         raise UserError(f"--threads {threads}: this process may run on {len(cores)} cores")
     (folder / "run").mkdir(exist_ok=True)
-    started, most = time.perf_counter(), 0
+    started, worked, most = time.perf_counter(), sum(os.times()[2:4]), 0  # of processes that ended
     with (folder / "log").open("w+") as log:
         process = subprocess.Popen(
             [sys.executable, "-c", PROCESS, *arguments], cwd=ROOT, stdout=log, stderr=log,
@@ -126,7 +127,7 @@ def measure(way: str, arguments: list[str], folder: Path, threads: int, made: Pa
     peak = next(int(line.split()[1]) for line in reversed(told) if line.startswith("VmHWM"))
     size = made.stat().st_size if made and made.is_file() else 0
     print(f"{way}, {threads} threads: {seconds:.1f} s", file=sys.stderr, flush=True)
-    return Measured(way, threads, seconds, peak / 2**20, max(0, most - size) / 1e9)
+    return Measured(way, threads, seconds, sum(os.times()[2:4]) - worked, peak / 2**20, max(0, most - size) / 1e9)
 
 
 def _bytes(folder: Path) -> int:
@@ -139,24 +140,20 @@ def _bytes(folder: Path) -> int:
 
 def table(found: list[Measured]) -> str:
     """Markdown: a row a way and number of threads; the others' steps are one way."""
-    lines = ["| way | threads | seconds | peak RSS | scratch disk |", "|---|--:|--:|--:|--:|"]
+    lines = ["| way | threads | seconds | CPU seconds | peak RSS | scratch disk |", "|---|--:|--:|--:|--:|--:|"]
     for count in dict.fromkeys(one.threads for one in found):
         steps = [one for one in found if one.threads == count and one.way in THEIRS]
         rows = [one for one in found if one.threads == count and one not in steps]
         if steps:
             how = "merge + convert + quantize (" + " + ".join(f"{one.seconds:.1f}" for one in steps) + " s)"
+            seconds, worked = sum(one.seconds for one in steps), sum(one.worked for one in steps)
             most, scratch = max(one.gibibytes for one in steps), max(one.scratch for one in steps)
-            rows.append(Measured(how, count, sum(one.seconds for one in steps), most, scratch))
+            rows.append(Measured(how, count, seconds, worked, most, scratch))
         lines += [
-            f"| {one.way} | {count} | {one.seconds:.1f} | {one.gibibytes:.2f} GiB | {one.scratch:.1f} GB |"
-            for one in rows
+            f"| {r.way} | {count} | {r.seconds:.1f} | {r.worked:.1f} | {r.gibibytes:.2f} GiB | {r.scratch:.1f} GB |"
+            for r in rows
         ]
     return "\n".join(lines)
-
-
-def cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def merge(folder: Path, kind: str) -> None:

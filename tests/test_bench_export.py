@@ -25,7 +25,9 @@ def test_both_ways_make_the_same_tensors_and_every_process_is_measured(tmp_path:
     assert equal == [21, 21]
     by_way = {one.way: one for one in found}
     assert list(by_way) == ["quantiser alone", "ours", "merge", "convert", "quantize"]
-    assert all(0.03 < one.gibibytes < 4 and one.seconds > 0.1 and one.threads == 1 for one in found)
+    assert all(
+        0.03 < one.gibibytes < 4 and one.seconds > 0.1 and one.worked > 0.1 and one.threads == 1 for one in found
+    )
     assert by_way["ours"].gibibytes < by_way["merge"].gibibytes / 2
     merged = (SMALL["vocab_size"] * 256 * 2 + 2 * (256 * (3 * 256 + 3 * 512))) * 2 / 1e9
     assert by_way["ours"].scratch < 0.1 * merged < 1.9 * merged < by_way["quantize"].scratch  # merged, and its f16
@@ -40,15 +42,12 @@ def test_a_tensor_that_differs_is_counted(tmp_path: Path) -> None:
 
 
 def test_the_table_adds_the_steps_up() -> None:
-    steps = [
-        Measured("merge", 2, 10, 4.5, 4.0),
-        Measured("convert", 2, 5.5, 0.2, 8.0),
-        Measured("quantize", 2, 60, 1, 8),
-    ]
-    text = table([Measured("ours", 2, 50, 0.25, 0), *steps])
+    merged, converted = Measured("merge", 2, 10, 12, 4.5, 4.0), Measured("convert", 2, 5.5, 6.5, 0.2, 8.0)
+    steps = [merged, converted, Measured("quantize", 2, 60, 115, 1, 8)]
+    text = table([Measured("ours", 2, 50, 97, 0.25, 0), *steps])
     assert text.splitlines()[2:] == [
-        "| ours | 2 | 50.0 | 0.25 GiB | 0.0 GB |",
-        "| merge + convert + quantize (10.0 + 5.5 + 60.0 s) | 2 | 75.5 | 4.50 GiB | 8.0 GB |",
+        "| ours | 2 | 50.0 | 97.0 | 0.25 GiB | 0.0 GB |",
+        "| merge + convert + quantize (10.0 + 5.5 + 60.0 s) | 2 | 75.5 | 133.5 | 4.50 GiB | 8.0 GB |",
     ]
 
 
