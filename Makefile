@@ -74,11 +74,11 @@ evaluate: $(DATASET)/manifest.json ## format adherence of the registered model o
 
 TYPES ?= f16 bf16 q8_0 q6_k q5_k_m q5_k_s q4_k_m q4_k_s q3_k_m
 TAG := $(NAME)$(if $(findstring :,$(NAME)),-,:)
-types: $(RUN)/adapter/manifest.json ## adherence by quantisation: each of TYPES exported, registered as a tag, measured
-	@set -e; for type in $(TYPES); do dir=$(RUN)/types/$$type; \
-	  $(PYTHON) -m quantize $(RUN)/adapter --out $$dir/model --type $$type; \
-	  $(PYTHON) -m quantize.register $$dir/model $(TAG)$$type; \
-	  $(PYTHON) -m eval.adherence --model $(TAG)$$type --data $(DATASET) --limit $(LIMIT) --out $$dir/report; \
+types: $(RUN)/adapter/manifest.json ## adherence by quantisation: TYPES exported in one pass, registered as tags, measured
+	@set -e; $(PYTHON) -m quantize $(RUN)/adapter --out $(RUN)/types/model --type $$(echo $(TYPES) | tr ' ' ','); \
+	for type in $(TYPES); do \
+	  $(PYTHON) -m quantize.register $(RUN)/types/model $(TAG)$$type --type $$type; \
+	  $(PYTHON) -m eval.adherence --model $(TAG)$$type --data $(DATASET) --limit $(LIMIT) --out $(RUN)/types/report-$$type; \
 	done
 
 parity: $(RUN)/model/manifest.json ## is the served prompt, token by token, the trained one?
