@@ -13,7 +13,7 @@ from typing import Any
 
 from contract.errors import UserError
 from finetune.config import Settings
-from finetune.plan import Plan
+from finetune.plan import Plan, shared
 from finetune.processes import is_main, world_size
 from finetune.rows import Row
 
@@ -44,9 +44,10 @@ def train_as_planned(
     if args.report_to == "tensorboard":  # else its files would go with the checkpoints
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", f"{args.out}-{args.report_to}")
     for plan, smaller in zip([*plans] or [None], [*plans[1:], None], strict=True):
-        (checkpoints / "plan.json").write_text(json.dumps(plan and dataclasses.asdict(plan)), encoding="utf-8")
+        if is_main():
+            (checkpoints / "plan.json").write_text(json.dumps(plan and dataclasses.asdict(plan)), encoding="utf-8")
         resume = args.resume or any(checkpoints.glob("checkpoint-*"))
-        used = plan.apply(settings) if plan else settings
+        used = plan.apply(settings) if plan else shared(settings, world_size())
         trained = _attempt(used, engine, folder, rows, tokenizer, checkpoints, resume, args.report_to)
         if trained:
             return _compared(trained, plan)

@@ -13,7 +13,6 @@ from contract.toml_file import fill, read_toml
 PRESETS = Path(__file__).parent / "presets"
 ENGINES = ("auto", "unsloth", "peft")
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
-PARALLEL = ("ddp", "fsdp")
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,6 @@ class Settings:
     checkpointing: bool = True  # recompute activations: less memory, more time
     plan: bool = True  # on CUDA: cut the effective batch, and choose checkpointing and 16 or 4 bits, as memory allows
     gpu_memory: float = 0.0  # GiB of a GPU that training may take; 0 for what is free
-    parallel: str = "ddp"  # over many GPUs: a copy of the base on each, or "fsdp", its parameters sharded (16-bit only)
     invented_share: float = 0.0  # extra rows, as a share, whose concept bears an invented name: only copying can answer
     save_steps: int = 200  # optimizer steps between checkpoints
     seed: int = 0
@@ -86,7 +84,7 @@ def parse_overrides(overrides: list[str]) -> dict[str, Any]:
 
 def _faults(settings: Settings) -> list[str]:
     faults = []
-    for key, options in (("engine", ENGINES), ("precision", PRECISIONS), ("parallel", PARALLEL)):
+    for key, options in (("engine", ENGINES), ("precision", PRECISIONS)):
         if getattr(settings, key) not in options:
             faults.append(f"'{key}' is '{getattr(settings, key)}', wanted one of {', '.join(options)}")
     for key in ("max_length", "lora_r", "lora_alpha", "batch", "accumulation", "save_steps"):

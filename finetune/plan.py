@@ -7,6 +7,7 @@ the memory, the cheapest is taken.  What a user sets with --set stays as set.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -82,20 +83,18 @@ def make_plans(
     `lengths` are the rows' in tokens, `pinned` the settings that are not to be changed.  Raises UserError when the
     effective batch cannot be split, or nothing fits.
     """
-    rows = settings.batch * settings.accumulation
-    if rows % devices:
-        raise UserError(f"the effective batch of {rows} rows cannot be split over {devices} GPUs; set another batch")
+    rows = rows_a_device(settings, devices)
     ways = [
-        _plan(settings, shape, lengths, engine, precision, batch, rows // devices // batch, checkpointing, four_bit)
-        for batch in _choices(settings, "batch", pinned, [b for b in range(1, rows + 1) if rows // devices % b == 0])
+        _plan(settings, shape, lengths, engine, precision, batch, rows // batch, checkpointing, four_bit)
+        for batch in _choices(settings, "batch", pinned, list(range(1, rows + 1)))
         for checkpointing in _choices(settings, "checkpointing", pinned, [False, True])
         for four_bit in _choices(settings, "load_in_4bit", pinned, [False, True] if settings.load_in_4bit else [False])
-        if rows // devices % batch == 0
-        if "accumulation" not in pinned or batch * settings.accumulation == rows // devices
+        if rows % batch == 0
+        if "accumulation" not in pinned or batch * settings.accumulation == rows
     ]
     fitting = sorted((way for way in ways if way.peak <= gpu.free * HEADROOM), key=lambda way: (way.cost, way.peak))
     if not ways:
-        raise UserError(f"batch {settings.batch} does not divide the {rows // devices} rows of a step; set another")
+        raise UserError(f"batch {settings.batch} does not divide the {rows} rows of a step; set another")
     if not fitting:
         least = min(ways, key=lambda way: way.peak)
         raise UserError(
@@ -105,6 +104,23 @@ def make_plans(
     plans = fitting[:1]
     plans += [way for way in fitting[1:] if way.peak < 0.9 * plans[0].peak]
     return [way for i, way in enumerate(plans) if i == 0 or way.peak < min(p.peak for p in plans[:i])]
+
+
+def rows_a_device(settings: Settings, devices: int) -> int:
+    """Each device's share of the effective batch.  Raises UserError when it cannot be split evenly."""
+    rows = settings.batch * settings.accumulation
+    if rows % devices:
+        raise UserError(
+            f"the effective batch of {rows} rows cannot be split over {devices} processes; set another batch"
+        )
+    return rows // devices
+
+
+def shared(settings: Settings, devices: int) -> Settings:
+    """The settings of one of many processes where nothing is planned: the effective batch stays the preset's."""
+    rows = rows_a_device(settings, devices)
+    batch = math.gcd(settings.batch, rows)
+    return dataclasses.replace(settings, batch=batch, accumulation=rows // batch)
 
 
 def reason(plan: Plan, settings: Settings, gpu: Gpu) -> str:

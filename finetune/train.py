@@ -96,7 +96,6 @@ def _arguments(settings: Settings, checkpoints: Path, report_to: str = "none") -
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,
         report_to=report_to,
-        fsdp=settings.parallel == "fsdp" and world_size() > 1,
         ddp_find_unused_parameters=False if world_size() > 1 else None,
         seed=settings.seed,
     )

@@ -36,7 +36,7 @@ WAYS = {
     "usual recipe: Unsloth, batch 2 x 4, checkpointing, 4-bit": ["plan=false"],
     "TRL + PEFT + bitsandbytes, the same": ["plan=false", "engine=peft"],
     "ours by plan": [],
-    "ours by plan, 4-bit base": ["load_in_4bit=true"],
+    "ours, the 4-bit base kept": ["load_in_4bit=true"],
     "ours as on a T4: 14.7 GiB, fp16": ["gpu_memory=14.7", "precision=fp16", "load_in_4bit=true"],
 }
 

@@ -11,7 +11,7 @@ import pytest
 from contract.errors import UserError
 from finetune.config import Settings, load_settings
 from finetune.memory import Shape, predicted_peak, read_shape
-from finetune.plan import HEADROOM, Gpu, Plan, make_plans, reason
+from finetune.plan import HEADROOM, Gpu, Plan, make_plans, reason, shared
 
 MISTRAL = Shape(32, 4096, 14336, 4096, 1024, 32768, False)
 LORA = MISTRAL.lora_parameters(32, Settings("tiny").target_modules)
@@ -92,8 +92,14 @@ def test_a_16_bit_preset_is_never_packed() -> None:
 
 def test_the_rows_of_a_step_are_shared_by_the_gpus() -> None:
     assert all(plan.batch * plan.accumulation == 4 for plan in plans(139, devices=2))
-    with pytest.raises(UserError, match="8 rows cannot be split over 3 GPUs"):
+    with pytest.raises(UserError, match="8 rows cannot be split over 3 processes"):
         plans(139, devices=3)
+
+
+@pytest.mark.parametrize(("batch", "accumulation", "devices"), [(8, 1, 2), (2, 4, 2), (2, 4, 8), (6, 2, 4)])
+def test_many_processes_without_a_plan_keep_the_effective_batch(batch: int, accumulation: int, devices: int) -> None:
+    settings = shared(dataclasses.replace(PRESET, batch=batch, accumulation=accumulation), devices)
+    assert settings.batch * settings.accumulation * devices == batch * accumulation and settings.batch <= batch
 
 
 def test_too_little_memory_is_told_with_what_the_smallest_plan_needs() -> None:
