@@ -78,7 +78,7 @@ def finetune(
         shutil.copyfile(data / "task.toml", target / "task.toml")
         shutil.copyfile(base_path(settings.base), target / "base.toml")
         resolved = dataclasses.asdict(trained.settings) | {
-            "engine": engine, "base_folder": str(folder), "preset": args.preset, "gpus": world_size()
+            "engine": engine, "base_folder": str(folder), "preset": args.preset, "processes": world_size()
         }  # fmt: skip
         counts = _counts(trained.model, rows) | {"final_loss": trained.curve[-1]["loss"]} | trained.figures
         write_manifest(target, "adapter", inputs, resolved, counts, PACKAGES + ENGINE_PACKAGES[engine], started)
@@ -101,12 +101,17 @@ def _plans(settings: Settings, pinned: Collection[str], folder: Path, rows: list
 
     from finetune.engines import precision
     from finetune.memory import read_shape
-    from finetune.plan import make_plans, read_gpu, reason
+    from finetune.plan import make_plans, read_gpu, reason, shared
 
     lengths = [len(row["input_ids"]) for row in rows]
-    print(f"{engine}: {len(rows)} rows, {min(lengths)} to {max(lengths)} tokens, {sum(lengths):,} in all", flush=True)
+    if is_main():
+        print(
+            f"{engine}: {len(rows)} rows, {min(lengths)} to {max(lengths)} tokens, {sum(lengths):,} in all", flush=True
+        )
     if not torch.cuda.is_available():
-        print(f"plan: batch {settings.batch} x {settings.accumulation}, as the preset says (no GPU to plan for)")
+        used = shared(settings, world_size())
+        if is_main():
+            print(f"plan: batch {used.batch} x {used.accumulation} a process, as the preset says (no GPU to plan for)")
         return []
     gpu = read_gpu(settings.gpu_memory)
     pinned = [*pinned, "batch", "accumulation", "checkpointing", "load_in_4bit"] if not settings.plan else pinned
