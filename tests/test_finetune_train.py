@@ -98,7 +98,10 @@ def test_two_processes_train_what_one_does(dataset: Path, small_base: Path, tmp_
     common = ["tiny", "--data", str(dataset), "--set", f"base_folder={small_base}", "--set", "max_steps=3"]
     common += ["--set", "batch=4", "--set", "invented_share=0", "--set", "max_length=2048"]
     assert finetune(*common, "--out", tmp_path / "one").returncode == 0
-    launcher = [sys.executable, *"-m torch.distributed.run --standalone --nproc_per_node 2 -m finetune".split()]
+    launcher = [
+        sys.executable,
+        *["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "finetune"],
+    ]
     done = subprocess.run(
         [*launcher, *common, "--out", tmp_path / "two"], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
