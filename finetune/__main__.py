@@ -118,7 +118,7 @@ def _plans(settings: Settings, pinned: Collection[str], folder: Path, rows: list
     shape = read_shape(folder)
     plans = make_plans(settings, pinned, shape, lengths, gpu, engine, precision(settings), world_size())
     if is_main():
-        print(f"plan: {plans[0]} ({reason(plans[0], settings, gpu)})", flush=True)
+        print(f"plan: {plans[0]} ({reason(plans[0], settings, pinned, gpu)})", flush=True)
         for plan in plans[1:]:
             print(f"else: {plan}", flush=True)
     return plans

@@ -83,18 +83,16 @@ def make_plans(
     `lengths` are the rows' in tokens, `pinned` the settings that are not to be changed.  Raises UserError when the
     effective batch cannot be split, or nothing fits.
     """
-    rows = rows_a_device(settings, devices)
+    mine = shared(settings, devices)
+    rows = mine.batch * mine.accumulation
     ways = [
         _plan(settings, shape, lengths, engine, precision, batch, rows // batch, checkpointing, four_bit)
-        for batch in _choices(settings, "batch", pinned, list(range(1, rows + 1)))
-        for checkpointing in _choices(settings, "checkpointing", pinned, [False, True])
-        for four_bit in _choices(settings, "load_in_4bit", pinned, [False, True] if settings.load_in_4bit else [False])
-        if rows % batch == 0
-        if "accumulation" not in pinned or batch * settings.accumulation == rows
+        for batch in _choices(mine, "batch", pinned, [batch for batch in range(1, rows + 1) if rows % batch == 0])
+        for checkpointing in _choices(mine, "checkpointing", pinned, [False, True])
+        for four_bit in _choices(mine, "load_in_4bit", pinned, [False, True] if settings.load_in_4bit else [False])
+        if "accumulation" not in pinned or batch * mine.accumulation == rows
     ]
     fitting = sorted((way for way in ways if way.peak <= gpu.free * HEADROOM), key=lambda way: (way.cost, way.peak))
-    if not ways:
-        raise UserError(f"batch {settings.batch} does not divide the {rows} rows of a step; set another")
     if not fitting:
         least = min(ways, key=lambda way: way.peak)
         raise UserError(
@@ -106,31 +104,25 @@ def make_plans(
     return [way for i, way in enumerate(plans) if i == 0 or way.peak < min(p.peak for p in plans[:i])]
 
 
-def rows_a_device(settings: Settings, devices: int) -> int:
-    """Each device's share of the effective batch.  Raises UserError when it cannot be split evenly."""
-    rows = settings.batch * settings.accumulation
-    if rows % devices:
-        raise UserError(
-            f"the effective batch of {rows} rows cannot be split over {devices} processes; set another batch"
-        )
-    return rows // devices
-
-
 def shared(settings: Settings, devices: int) -> Settings:
-    """The settings of one of many processes where nothing is planned: the effective batch stays the preset's."""
-    rows = rows_a_device(settings, devices)
+    """The settings of one of many processes: the effective batch stays the preset's.  Raises UserError if it cannot."""
+    rows, rest = divmod(settings.batch * settings.accumulation, devices)
+    if rest:
+        raise UserError(
+            f"the effective batch of {rows * devices + rest} rows cannot be split over {devices} processes; set another batch"
+        )
     batch = math.gcd(settings.batch, rows)
     return dataclasses.replace(settings, batch=batch, accumulation=rows // batch)
 
 
-def reason(plan: Plan, settings: Settings, gpu: Gpu) -> str:
+def reason(plan: Plan, settings: Settings, pinned: Collection[str], gpu: Gpu) -> str:
     """Why this plan, in one line."""
     why = [f"of {gpu.free:.1f} GiB free on {gpu.name}"]
     if settings.load_in_4bit and not plan.load_in_4bit:
         why.append("a 16-bit base fits and is not unpacked at every step")
     if settings.checkpointing and not plan.checkpointing:
         why.append("activations fit and are not computed twice")
-    if plan.accumulation > 1:
+    if plan.accumulation > 1 and not {"batch", "accumulation"} & set(pinned):
         why.append("a larger batch would not fit or not be faster")
     return f"{why[0]}; {', '.join(why[1:])}" if why[1:] else why[0]
 

@@ -8,8 +8,7 @@ import time
 from typing import Any
 
 from contract.errors import UserError
-
-GIB = 2**30
+from finetune.memory import GIB
 
 
 class Meter:

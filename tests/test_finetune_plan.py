@@ -55,8 +55,8 @@ def test_the_shape_counts_mistrals_parameters() -> None:
 def test_a_large_gpu_takes_the_whole_batch_at_once_in_16_bits() -> None:
     best = plans(139)[0]
     assert (best.batch, best.accumulation, best.checkpointing, best.load_in_4bit) == (8, 1, False, False)
-    assert "not unpacked" in reason(best, PRESET, Gpu("a GPU", 139)) and "not computed twice" in reason(
-        best, PRESET, Gpu("a GPU", 139)
+    assert "not unpacked" in reason(best, PRESET, (), Gpu("a GPU", 139)) and "not computed twice" in reason(
+        best, PRESET, (), Gpu("a GPU", 139)
     )
 
 
@@ -100,6 +100,20 @@ def test_the_rows_of_a_step_are_shared_by_the_gpus() -> None:
 def test_many_processes_without_a_plan_keep_the_effective_batch(batch: int, accumulation: int, devices: int) -> None:
     settings = shared(dataclasses.replace(PRESET, batch=batch, accumulation=accumulation), devices)
     assert settings.batch * settings.accumulation * devices == batch * accumulation and settings.batch <= batch
+
+
+@pytest.mark.parametrize(("batch", "accumulation"), [(2, 4), (8, 1)])
+def test_a_preset_taken_as_it_is_runs_on_two_gpus_too(batch: int, accumulation: int) -> None:
+    settings, all_keys = dataclasses.replace(PRESET, batch=batch, accumulation=accumulation), ("batch", "accumulation")
+    (only,) = {(plan.batch, plan.accumulation) for plan in plans(139, settings, all_keys, devices=2)}
+    assert only[0] * only[1] == 4 and only[0] <= batch
+
+
+def test_a_batch_set_by_hand_is_not_said_to_be_the_largest_that_fits() -> None:
+    (best, *_), gpu = plans(139, PRESET, ("batch",)), Gpu("a GPU", 139)
+    assert "larger batch" in reason(best, PRESET, (), gpu) and "larger batch" not in reason(
+        best, PRESET, ("batch",), gpu
+    )
 
 
 def test_too_little_memory_is_told_with_what_the_smallest_plan_needs() -> None:
