@@ -39,6 +39,8 @@ def train_as_planned(
     args: argparse.Namespace,
 ) -> Trained:
     """Try the plans in turn; without any, the settings as they are.  A resumed run keeps the plan that it began with."""
+    from finetune.train import is_whole
+
     if args.resume:
         plans = _resumed(checkpoints, plans)
     if args.report_to == "tensorboard":  # else its files would go with the checkpoints
@@ -46,7 +48,7 @@ def train_as_planned(
     for plan, smaller in zip([*plans] or [None], [*plans[1:], None], strict=True):
         if is_main():
             (checkpoints / "plan.json").write_text(json.dumps(plan and dataclasses.asdict(plan)), encoding="utf-8")
-        resume = args.resume or any(checkpoints.glob("checkpoint-*"))
+        resume = args.resume or any(map(is_whole, checkpoints.glob("checkpoint-*")))
         used = plan.apply(settings) if plan else shared(settings, world_size())
         trained = _attempt(used, engine, folder, rows, tokenizer, checkpoints, resume, args.report_to)
         if trained:

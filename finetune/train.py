@@ -58,11 +58,22 @@ def train(
 
 
 def last_checkpoint(checkpoints: Path) -> str:
-    """The newest checkpoint's folder.  Raises UserError when there is none."""
-    found = sorted(checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    """The newest whole checkpoint's folder.  Raises UserError when there is none."""
+    found = sorted(
+        filter(is_whole, checkpoints.glob("checkpoint-*")), key=lambda path: int(path.name.rpartition("-")[2])
+    )
     if not found:
         raise UserError(f"{checkpoints}: no checkpoint to resume from; run without --resume")
     return str(found[-1])
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether nothing of it was left unwritten by a kill: the trainer writes trainer_state.json last."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _arguments(settings: Settings, checkpoints: Path, report_to: str = "none") -> Any:

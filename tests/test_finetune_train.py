@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 from contract.base_folder import base_digest
 from contract.handover import check_outputs, read_manifest
+from finetune.train import is_whole, last_checkpoint
 from tests.conftest import ROOT
 
 STEPS = ["--set", "max_steps=4", "--set", "batch=2", "--set", "invented_share=0", "--set", "max_length=2048"]
@@ -79,7 +80,7 @@ def test_a_killed_run_leaves_no_adapter_and_resumes_to_the_same_weights(
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     checkpoints = tmp_path / ".killed.checkpoints"
-    while not list(checkpoints.glob("checkpoint-*/trainer_state.json")) and process.poll() is None:
+    while not any(map(is_whole, checkpoints.glob("checkpoint-*"))) and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -111,6 +112,14 @@ def test_two_processes_train_what_one_does(dataset: Path, small_base: Path, tmp_
     assert (one["settings"]["processes"], two["settings"]["processes"], two["settings"]["batch"]) == (1, 2, 2)
     curves = [json.loads((tmp_path / name / "loss.json").read_text()) for name in ("one", "two")]
     assert [entry["loss"] for entry in curves[1]] == pytest.approx([entry["loss"] for entry in curves[0]], rel=1e-3)
+
+
+def test_a_checkpoint_that_a_kill_cut_short_is_not_resumed_from(tmp_path: Path) -> None:
+    for step, state in ((2, '{"global_step": 2}'), (10, '{"global_st'), (12, None)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if state is not None:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
 
 
 def test_resuming_another_run_is_refused(dataset: Path, small_base: Path, tmp_path: Path) -> None:
