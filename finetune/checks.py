@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from contract.errors import UserError
@@ -31,6 +31,32 @@ def check_batch(trainer: Any, rows: Sequence[Row], stop: int) -> None:
             f"the batch trains {len(labels)} tokens, the responses have {len(wanted)}: this version of trl or unsloth "
             "masks otherwise; install the versions in constraints.txt"
         )
+
+
+def watch_activations(model: Any, precision: str) -> Callable[[], None]:
+    """Look at what every module hands on, where the hardware is taken to lack bf16; the function returned ends that.
+
+    It raises UserError naming the first module that handed on bf16: a weight in fp16 does not say what is computed in.
+    """
+    import torch
+
+    found: list[str] = []
+
+    def look(name: str, output: Any) -> None:
+        for value in output if isinstance(output, (tuple, list)) else [output]:
+            if isinstance(value, torch.Tensor) and value.dtype == torch.bfloat16:
+                found.append(name)
+
+    watched = model.named_modules() if precision == "fp16" else ()
+    hooks = [module.register_forward_hook(lambda _m, _i, out, name=name: look(name, out)) for name, module in watched]
+
+    def end() -> None:
+        for hook in hooks:
+            hook.remove()
+        if found:
+            raise UserError(f"{found[0]} computes in bf16 in an fp16 run; install the versions in constraints.txt")
+
+    return end
 
 
 def check_precision(model: Any, precision: str) -> None:

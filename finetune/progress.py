@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from contract.errors import UserError
@@ -51,8 +52,11 @@ class Meter:
         }
 
 
-def make_progress(meter: Meter) -> Any:
-    """A Trainer callback that shows what `meter` measures; a loss that is no number ends the run with a UserError."""
+def make_progress(meter: Meter, after_first: Callable[[], None] = lambda: None) -> Any:
+    """A Trainer callback that shows what `meter` measures; a loss that is no number ends the run with a UserError.
+
+    `after_first` is called once, after the first step that this process trains.
+    """
     from transformers import TrainerCallback
 
     class Progress(TrainerCallback):
@@ -60,16 +64,20 @@ def make_progress(meter: Meter) -> Any:
             meter.start(state.global_step)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if meter.done == meter.first:
+                after_first()
             meter.step(state.global_step)
             if state.global_step == state.max_steps:
                 control.should_log = True  # the last loss, whatever logging_steps says
+
+        def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            control.should_log = True  # so that an epoch's mean is the mean over every row once
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
             loss = (logs or {}).get("loss")
             if loss is None:
                 return
-            if not math.isfinite(loss):
-                raise UserError(f"step {meter.done}: the loss is {loss}; lower learning_rate or use precision=fp32")
+            check_loss(loss, meter.done)
             if state.is_world_process_zero:
                 _show(meter.done, state.max_steps, meter.line(loss, state.max_steps))
 
@@ -77,6 +85,12 @@ def make_progress(meter: Meter) -> Any:
             meter.stop()
 
     return Progress()
+
+
+def check_loss(loss: float, step: int) -> None:
+    """Raises UserError when it is no number: nothing that comes after it is worth training."""
+    if not math.isfinite(loss):
+        raise UserError(f"step {step}: the loss is {loss}; lower learning_rate or use precision=fp32")
 
 
 def peak_gpu_memory() -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from contract.errors import UserError
-from finetune.checks import check_batch, check_precision
+from finetune.checks import check_batch, check_precision, watch_activations
 from finetune.config import Settings
 from finetune.engines import precision
 from finetune.processes import world_size
@@ -40,7 +40,7 @@ def train(
         args=_arguments(settings, checkpoints, report_to),
         train_dataset=datasets.Dataset.from_list(rows),
         processing_class=tokenizer,
-        callbacks=[make_progress(meter)],
+        callbacks=[make_progress(meter, watch_activations(model, precision(settings)))],
     )
     from transformers import PrinterCallback, ProgressCallback
 

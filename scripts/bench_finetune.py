@@ -52,18 +52,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=args.work) as work:
         base = Path(args.base) if args.base else make_base(Path(work) / "base", args.tokenizer)
         data = cut_dataset(Path(args.data), Path(work) / "dataset", args.rows)
-        results = []
+        out = Path(args.out) if args.out else Path(work) / "results.json"
+        results = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else []
         for name in names:
-            results.append(measure(name, WAYS[name] + args.set, data, base, Path(work), device))
+            if name in {result["way"] for result in results}:
+                continue  # measured by a run that was interrupted
+            results.append(measure(name, WAYS[name] + args.set, data, base, Path(work) / "adapter", device))
             print(json.dumps(results[-1]), flush=True)
-            if args.out:  # after each: a later one that fails loses nothing
-                Path(args.out).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    print(table(results, device))
+            out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        print(table(results, device))
+        if args.export:
+            print("\n" + export(args.export, Path(work)))
 
 
-def measure(name: str, settings: Sequence[str], data: Path, base: Path, work: Path, device: str) -> dict[str, Any]:
+def measure(name: str, settings: Sequence[str], data: Path, base: Path, out: Path, device: str) -> dict[str, Any]:
     """Train once; what the adapter's manifest says of it, the seconds of the whole process, the share of peak FLOPS."""
-    out = work / "adapter"
     shutil.rmtree(out, ignore_errors=True)
     options = itertools.chain.from_iterable(("--set", s) for s in [f"base_folder={base}", *settings])
     command = [sys.executable, "-m", "finetune", "mistral_7b", "--data", str(data), "--out", str(out), *options]
@@ -89,10 +92,38 @@ def measure(name: str, settings: Sequence[str], data: Path, base: Path, work: Pa
         "tokens_per_second": counts["tokens_per_second"],
         "peak_gib": counts["peak_gpu_gib"],
         "planned_gib": counts.get("planned_gpu_gib"),
-        "loss": counts["final_loss"],
+        "loss": last_epoch_loss(json.loads((out / "loss.json").read_text(encoding="utf-8")), used["epochs"]),
         "flops_used": round(flop_use(tokens, counts["train_seconds"], device), 3),
         "versions": manifest["versions"],
     }
+
+
+def export(kind: str, work: Path) -> str:
+    """Markdown: the seconds of every stage from the dataset to a GGUF of the adapter that was trained last."""
+    started = time.monotonic()
+    command = [sys.executable, "-m", "quantize", str(work / "adapter"), "--out", str(work / "model"), "--type", kind]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"quantize: {(done.stderr.strip() or 'without a word').splitlines()[-1]}")
+    exported = time.monotonic() - started
+    manifest = read_manifest(work / "adapter", "adapter")
+    trained, whole = manifest["counts"]["train_seconds"], manifest["seconds"]
+    size = (work / "model" / f"model.{kind}.gguf").stat().st_size
+    stages = {
+        "imports, base read and loaded, plan, adapter saved": whole - trained,
+        f"training, {manifest['counts']['rows']} rows": trained,
+        f"export to {kind}, {len(os.sched_getaffinity(0))} cores, {size:,} bytes": exported,
+        "dataset to GGUF": whole + exported,
+    }
+    return "\n".join(["| stage | time |", "|---|--:|", *(f"| {name} | {s:.1f} s |" for name, s in stages.items())])
+
+
+def last_epoch_loss(curve: Sequence[dict[str, float]], epochs: float) -> float:
+    """The mean loss of the last epoch's steps: over every row once, whatever their order.  An entry is the mean since the one before."""
+    begin = curve[-1]["step"] * (1 - 1 / epochs)
+    spans = [(one["step"] - before, one) for before, one in zip([0, *(c["step"] for c in curve)], curve, strict=False)]
+    last = [(span, one["loss"]) for span, one in spans if one["step"] > begin + 0.5]
+    return sum(span * loss for span, loss in last) / sum(span for span, _ in last)
 
 
 def flop_use(tokens: float, seconds: float, device: str) -> float:
@@ -178,7 +209,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--only", help="words of the ways to run, comma-separated: usual,TRL,plan,T4")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting for every way")
-    parser.add_argument("--out", help="write the results as JSON")
+    parser.add_argument("--export", metavar="TYPE", help="then export the last way's adapter and time every stage")
+    parser.add_argument("--out", help="write the results as JSON, after each way; ways that it holds are not run again")
     return parser
 
 
