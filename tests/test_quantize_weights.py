@@ -134,28 +134,6 @@ def test_a_free_adapter_differs_from_peft_by_its_order_of_sums_alone(small_base:
     assert differing <= total / 10_000, f"{differing} of {total}"
 
 
-@pytest.mark.parametrize(
-    "lora",
-    [
-        {"use_rslora": True},
-        {"rank_pattern": {"q_proj": 2}},
-        {"alpha_pattern": {r"layers\.1\.self_attn\.q_proj": 64}},
-        {"alpha_pattern": {"self_attn": 64}},
-    ],
-)
-def test_scale_follows_the_modules_own_rank_and_alpha(small_base: Path, tmp_path: Path, lora: dict[str, Any]) -> None:
-    from peft import PeftModel
-    from transformers import MistralForCausalLM
-
-    folder = make_small_adapter(small_base, tmp_path / "adapter", **lora)
-    model = PeftModel.from_pretrained(MistralForCausalLM.from_pretrained(small_base), folder)
-    _, ours = open_adapter(folder, open_base(small_base))
-    for number in (0, 1):
-        for part in ("q_proj", "v_proj"):
-            module = model.base_model.model.model.layers[number].self_attn.get_submodule(part)
-            assert ours[f"model.layers.{number}.self_attn.{part}.weight"].scale == module.scaling["default"]
-
-
 @pytest.fixture(scope="module")
 def untied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_small_base(tmp_path_factory.mktemp("untied") / "base", tie_word_embeddings=False)
@@ -232,23 +210,22 @@ def rename(adapter: Path, old: str, new: str) -> None:
     header(adapter / "adapter_model.safetensors", lambda table: table.update({new: table.pop(old)}))
 
 
+def only(adapter: Path, kept: Callable[[str], bool]) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    path = adapter / "adapter_model.safetensors"
+    save_file({name: values for name, values in load_file(path).items() if kept(name)}, path)
+
+
 def lora(module: str, side: str) -> str:
     return f"base_model.model.{module}.lora_{side}.weight"
 
 
 BAD_ADAPTERS: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "DoRA": (lambda a: config(a, use_dora=True), "use_dora is set"),
-    "a bias": (lambda a: config(a, bias="all"), "bias is 'all'"),
     "a saved module that is not there": (
         lambda a: config(a, modules_to_save=["layers.0.mlp"]),
         "modules_to_save names model.layers.0.mlp.down_proj.weight, which the adapter lacks",
     ),
-    "pissa": (lambda a: config(a, init_lora_weights="pissa"), "init_lora_weights is 'pissa'"),
-    "no LoRA": (lambda a: config(a, peft_type="IA3"), "peft_type is 'IA3'"),
-    "all faults at once": (lambda a: config(a, use_dora=True, bias="all", lora_bias=True), "3 faults: use_dora is set"),
-    "rank 0": (lambda a: config(a, r=0), "r and lora_alpha must be above 0"),
-    "a config that is none": (lambda a: (a / "adapter_config.json").write_text("{"), "not a PEFT adapter's config"),
-    "no config": (lambda a: (a / "adapter_config.json").unlink(), "no such file: not a finished adapter"),
     "no weights": (lambda a: (a / "adapter_model.safetensors").unlink(), "no such file"),
     "weights cut short": (lambda a: cut(a / "adapter_model.safetensors", -8), "not a whole safetensors file"),
     "a whole module": (
@@ -259,6 +236,28 @@ BAD_ADAPTERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a layer the base lacks": (
         lambda a: [rename(a, lora(Q, side), lora("model.layers.9.x", side)) for side in "AB"],
         "layers.9.x is no module of the base: the adapter belongs to another base; name its own base with --base DIR",
+    ),
+    "half of what it was asked": (
+        lambda a: only(a, lambda name: "o_proj" not in name),
+        "target_modules names model.layers.0.self_attn.o_proj, which the adapter lacks; target_modules names "
+        "model.layers.1.self_attn.o_proj, which the adapter lacks; train it again, or name its own base",
+    ),
+    "a layer of its base less": (
+        lambda a: only(a, lambda name: "layers.1." not in name),
+        "which the adapter lacks (and 4 more); train it again, or name its own base",
+    ),
+    "nothing": (lambda a: [only(a, lambda name: False), config(a, target_modules=[])], "holds no LoRA weights"),
+    "a LoRA of the embedding": (
+        lambda a: rename(a, lora(Q, "A"), "base_model.model.model.embed_tokens.lora_embedding_A"),
+        "embed_tokens.lora_embedding_A is no lora_A or lora_B of a linear layer and cannot be merged",
+    ),
+    "a LoRA of an output matrix that the base ties": (
+        lambda a: [rename(a, lora(Q, side), lora("lm_head", side)) for side in "AB"],
+        "lm_head has a LoRA of its own, the base ties it to its embedding",
+    ),
+    "a matrix that is a list": (
+        lambda a: header(a / "adapter_model.safetensors", lambda t: t[lora(Q, "B")].update(shape=[2048])),
+        "q_proj is 2048 and 8 x 256, the base's is 256 x 256: the adapter belongs to another base",
     ),
     "another rank than it says": (lambda a: config(a, r=4), "has rank 8, adapter_config.json says 4"),
 }  # fmt: skip
@@ -277,6 +276,6 @@ def test_an_adapter_of_a_wider_base_is_refused(small_adapter: Path, small_base: 
     header(base / "model.safetensors", lambda h: h[f"{Q}.weight"].update(shape=[128, 512]))
     with pytest.raises(
         UserError,
-        match=r"q_proj is 256 x 256, the base's is 128 x 512: the adapter belongs to another base; name its own base",
+        match=r"q_proj is 256 x 8 and 8 x 256, the base's is 128 x 512: the adapter belongs to another base; name its own base",
     ):
         open_adapter(small_adapter, open_base(base))
