@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from contract.base import Base
 from contract.errors import UserError
@@ -20,7 +21,7 @@ def find_base_folder(base: Base, folder: str | None = None) -> Path:
     """
     local = Path(folder) if folder else REPOSITORY / base.repo
     if folder or local.is_dir():
-        return check_base_folder(local)
+        return check_base_folder(local, base.repo)
     import huggingface_hub
 
     wanted = ["config.json", "tokenizer*", "*.safetensors", "*.safetensors.index.json", "generation_config.json"]
@@ -32,11 +33,14 @@ def find_base_folder(base: Base, folder: str | None = None) -> Path:
             f"{base.repo}: cannot be fetched ({reason}); point to a local copy with --set base_folder=DIR (finetune) "
             "or --base DIR (quantize)"
         ) from None
-    return check_base_folder(Path(fetched))
+    return check_base_folder(Path(fetched), base.repo)
 
 
-def check_base_folder(folder: Path) -> Path:
-    """`folder` again, when it holds what training and export read; a UserError names everything that is missing."""
+def check_base_folder(folder: Path, repo: str) -> Path:
+    """`folder` again, when it holds what training and export read; a UserError names everything that is missing.
+
+    `repo`: where the base as it was published is.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such base folder")
     cures = {
@@ -45,9 +49,20 @@ def check_base_folder(folder: Path) -> Path:
     }
     missing = [f"no {name} ({why})" for name, why in cures.items() if not (folder / name).is_file()]
     if not weight_files(folder):
-        missing.append("no *.safetensors (the weights)")
+        pickled = any(path.suffix in (".bin", ".pt", ".pth") for path in folder.iterdir())
+        missing.append(
+            "no *.safetensors (the weights)"
+            + (": pickles are never read, fetch them as safetensors" if pickled else "")
+        )
     if missing:
         raise UserError(f"{folder}: not a complete base: {'; '.join(missing)}")
+    quantised = _config(folder).get("quantization_config")
+    if quantised:  # its 16-bit weights are lost, and an adapter is exported onto the base that it was trained on
+        method = quantised.get("quant_method", "some method") if isinstance(quantised, dict) else quantised
+        raise UserError(
+            f"{folder}: the base is quantised ({method}): take the 16-bit one, {repo}; training loads that in 4 bits "
+            "itself where load_in_4bit says so"
+        )
     return folder
 
 
@@ -65,7 +80,15 @@ def base_digest(folder: Path) -> str:
 
 def architecture(folder: Path) -> str:
     """The first entry of `architectures` in the base's config.json, such as MistralForCausalLM."""
+    named = _config(folder).get("architectures")
+    if not (isinstance(named, list) and named and isinstance(named[0], str)):
+        raise UserError(f"{folder / 'config.json'}: names no architecture; fetch the base again")
+    return named[0]
+
+
+def _config(folder: Path) -> dict[str, Any]:
     try:
-        return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"][0])
-    except (ValueError, KeyError, IndexError, TypeError):
-        raise UserError(f"{folder / 'config.json'}: names no architecture; fetch the base again") from None
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return {**config}
+    except (ValueError, TypeError, RecursionError):
+        raise UserError(f"{folder / 'config.json'}: not a model's config; fetch the base again") from None

@@ -17,6 +17,7 @@ from contract.base_folder import check_base_folder, find_base_folder
 from contract.contract import Contract, load_contract
 from contract.errors import UserError, run, unknown_key
 from contract.handover import (
+    MANIFEST,
     Manifest,
     check_outputs,
     check_replaceable,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from quantize.nf4 import Difference
     from quantize.tensors import Tensor
 
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 DEFAULT = "q4_k_m"
 PACKAGES = ("numpy", "gguf", "sentencepiece", "llama-cpp-python")
 
@@ -127,9 +129,11 @@ def gguf_path(folder: Path, kind: str) -> Path:
 def _open(adapter: Path, base_folder: str | None) -> Source:
     manifest = read_manifest(adapter, "adapter")
     base = load_base(adapter / "base.toml")
+    if ADAPTER_WEIGHTS not in manifest["outputs"]:
+        raise UserError(f"{adapter}: its {MANIFEST} names no {ADAPTER_WEIGHTS}: not a finished adapter; train it again")
     trained_on = manifest["settings"].get("base_folder")
-    if base_folder is None and trained_on and Path(trained_on).is_dir():
-        folder = check_base_folder(Path(trained_on))
+    if base_folder is None and isinstance(trained_on, str) and Path(trained_on).is_dir():
+        folder = check_base_folder(Path(trained_on), base.repo)
     else:
         folder = find_base_folder(base, base_folder)
     return Source(adapter, manifest, load_contract(adapter / "task.toml"), base, folder)
@@ -187,7 +191,7 @@ def _write(new: Path, plans: list[Plan], source: Source, base_only: bool, proof:
 
 def _inputs(source: Source, base_only: bool) -> dict[str, str]:
     inputs = {"base": source.manifest["inputs"]["base"], "tokenizer": sha256(source.folder / "tokenizer.model")}
-    return inputs if base_only else inputs | {"adapter": source.manifest["outputs"]["adapter_model.safetensors"]}
+    return inputs if base_only else inputs | {"adapter": source.manifest["outputs"][ADAPTER_WEIGHTS]}
 
 
 def _parser() -> argparse.ArgumentParser:

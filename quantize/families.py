@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from contract.base_folder import architecture
 from contract.errors import UserError, faults_error
+from quantize.modelfile import CONTEXT
 
 # Hugging Face architecture -> llama.cpp's.  Mistral is llama.cpp's "llama", as in its own converter.
 ARCHITECTURES = {"MistralForCausalLM": "llama", "LlamaForCausalLM": "llama", "GemmaForCausalLM": "gemma"}
@@ -27,6 +28,7 @@ class Family:
     tied: bool  # transformers' default
 
 
+REAL = ("rms_eps", "rope_theta")  # of a shape's numbers; the others are whole
 FAMILIES = {
     "llama": Family("silu", paired=True, norm_offset=0.0, tied=False),
     "gemma": Family("gelu_pytorch_tanh", paired=False, norm_offset=1.0, tied=True),
@@ -49,6 +51,20 @@ class Shape:
     rms_eps: float
     rope_theta: float
     tied: bool  # the embedding is the output matrix too
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """What a model of this shape consists of: names as in the GGUF -> rows and columns.  Biases may come on top."""
+        queries, keys = self.heads * self.head_size, self.kv_heads * self.head_size
+        layer = {
+            "attn_norm": (self.hidden,), "attn_q": (queries, self.hidden), "attn_k": (keys, self.hidden),
+            "attn_v": (keys, self.hidden), "attn_output": (self.hidden, queries), "ffn_norm": (self.hidden,),
+            "ffn_gate": (self.feed_forward, self.hidden), "ffn_up": (self.feed_forward, self.hidden),
+            "ffn_down": (self.hidden, self.feed_forward),
+        }  # fmt: skip
+        table = {"token_embd": (self.vocabulary, self.hidden), "output_norm": (self.hidden,)}
+        table |= {} if self.tied else {"output": (self.vocabulary, self.hidden)}
+        table |= {f"blk.{number}.{name}": size for number in range(self.layers) for name, size in layer.items()}
+        return {f"{name}.weight": size for name, size in table.items()}
 
 
 @dataclass(frozen=True)
@@ -103,6 +119,20 @@ def read_shape(folder: Path) -> Shape:
     return shape
 
 
+def check_tensors(shape: Shape, placed: Collection[Placed], sizes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises UserError when the base's tensors (`sizes`, by their names there) do not make up a model of this shape."""
+    held, wanted = {p.name: sizes[p.source] for p in placed}, shape.tensors()
+    faults = [f"lacks {name}" for name in wanted if name not in held]
+    for p in placed:
+        size = wanted.get(p.name) or wanted[p.name.replace(".bias", ".weight")][:1]
+        if held[p.name] != size:
+            told = (" x ".join(map(str, one)) for one in (held[p.name], size))
+            faults.append(f"holds {p.source} as {next(told)}, config.json says {next(told)}")
+    if faults:
+        more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
+        raise UserError(f"the base {'; '.join(faults[:3])}{more}: fetch it again, all files from one place")
+
+
 def _rope(config: dict[str, Any]) -> dict[str, Any]:
     """The rotary embedding's settings, as transformers 5 or as transformers 4 spells them."""
     older = {"rope_theta": config.get("rope_theta", 10000.0)} | (config.get("rope_scaling") or {})
@@ -110,13 +140,25 @@ def _rope(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _faults(config: dict[str, Any], rope: dict[str, Any], shape: Shape) -> list[str]:
-    faults = []
-    if config.get("quantization_config"):
-        method = config["quantization_config"].get("quant_method", "some method")
-        faults.append(f"the base is quantised ({method}): name the 16-bit base with --base DIR")
+    numbers = {key: value for key, value in vars(shape).items() if key not in ("arch", "tied")}
+    faults = [
+        f"{key} is {value!r}, wanted a {'' if key in REAL else 'whole '}number above 0"
+        for key, value in numbers.items()
+        if not _is_size(value, key in REAL)
+    ]
+    if faults:
+        return faults
+    if shape.heads % shape.kv_heads or shape.head_size % 2:
+        faults.append(f"{shape.heads} heads of {shape.head_size} cannot share {shape.kv_heads} of keys and values")
     scaling = rope.get("rope_type") or rope.get("type") or "default"
     if scaling != "default":
         faults.append(f"rope scaling '{scaling}' is not supported (supported: default)")
+    partial = rope.get("partial_rotary_factor") or config.get("partial_rotary_factor") or 1
+    if partial != 1:
+        faults.append(f"partial_rotary_factor is {partial} (supported: 1)")
+    window = config.get("sliding_window")
+    if window and window < min(shape.context, CONTEXT):
+        faults.append(f"sliding_window is {window}, llama.cpp would look back on all of {CONTEXT} tokens")
     wanted = FAMILIES[shape.arch].activation
     key = "hidden_activation" if config.get("hidden_activation") else "hidden_act"  # Gemma's first releases have both
     if config.get(key, wanted) != wanted:
@@ -126,7 +168,12 @@ def _faults(config: dict[str, Any], rope: dict[str, Any], shape: Shape) -> list[
     return faults
 
 
-def place(shape: Shape, names: Iterable[str]) -> list[Placed]:
+def _is_size(value: object, real: bool) -> bool:
+    """Whether it is a number above 0 that a GGUF can hold in 32 bits."""
+    return isinstance(value, float if real else int) and not isinstance(value, bool) and 0 < value < 1 << 31
+
+
+def place(shape: Shape, names: Collection[str]) -> list[Placed]:
     """The GGUF's tensors in its order: embedding, layers, output.  Raises UserError for a tensor nobody knows."""
     import gguf
 

@@ -18,7 +18,7 @@ import numpy as np
 from contract.base import Base
 from contract.errors import UserError
 from quantize.blocks import Quantize
-from quantize.families import Placed, Shape, place
+from quantize.families import Placed, Shape, check_tensors, place
 from quantize.metadata import add_metadata
 from quantize.recipe import RECIPES, choose
 from quantize.stream import Part, stream
@@ -61,17 +61,14 @@ class Plan:
 def plan_gguf(
     kind: str, shape: Shape, vocabulary: Vocabulary, base: Mapping[str, Tensor], loras: Mapping[str, Lora]
 ) -> Plan:
-    """Which tensors go in, in which order and type.  Raises UserError when a LoRA would go nowhere."""
+    """Which tensors go in, in which order and type.  Raises UserError when the base is not whole."""
     placed = place(shape, base)
     lost = loras.keys() - {p.source for p in placed}
     if lost:
         raise UserError(
             f"the adapter changes {min(lost)}, which the base ties to its embedding; train without that module"
         )
-    names = {p.name for p in placed}
-    absent = [n for n in ("token_embd.weight", "output_norm.weight") if n not in names]
-    if absent or not (shape.tied or "output.weight" in names):
-        raise UserError(f"the base lacks {(absent or ['its output matrix (lm_head)'])[0]}; fetch it again")
+    check_tensors(shape, placed, {p.source: base[p.source].shape for p in placed})
     entries = []
     for p in placed:
         tensor = base[p.source]

@@ -19,7 +19,7 @@ from contract.errors import UserError
 from quantize.blocks import NotFinite, Quantize
 from quantize.families import Placed
 from quantize.tensors import Tensor
-from quantize.weights import Lora, merge
+from quantize.weights import Lora, Saved, merge
 
 ROWS = 64  # a part's rows come in multiples of it, so that parts begin where blocks of any kind do
 VALUES = 1 << 19  # of a part: 2 MiB in float32, near to the core's cache, yet some milliseconds of work
@@ -97,7 +97,11 @@ def make_blocks(part: Part, quantize: Quantize) -> Blocks:
             raise NotFinite
         return {"F32": weight}
     except NotFinite:
-        cause = "the adapter's training diverged, or the base is damaged" if part.lora else "the base is damaged"
+        cause = (
+            "the adapter's training diverged, or the base is damaged"
+            if part.lora or isinstance(part.tensor, Saved)
+            else "the base is damaged"
+        )
         raise UserError(
             f"{part.tensor.name}: holds values that are no numbers or beyond 65504: {cause}; make it again"
         ) from None

@@ -56,6 +56,9 @@ def open_base(folder: Path) -> dict[str, Tensor]:
     if not index.is_file():
         return _join(folder, {path: open_file(path) for path in weight_files(folder)})
     shards = _read_index(index)
+    others = [path.name for path in weight_files(folder) if path.name not in shards.values()]
+    if others:  # transformers would take a model.safetensors before the shards, and train on that
+        raise UserError(f"{folder}: {others[0]} is no shard that {index.name} names; keep one copy of the weights")
     files = {name: open_file(folder / name) for name in sorted(set(shards.values()))}
     missing = [f"{name} is not in {file}" for name, file in shards.items() if name not in files[file]]
     if missing:
@@ -74,12 +77,16 @@ def open_file(path: Path) -> dict[str, Tensor]:
             header: dict[str, Any] = json.loads(file.read(length))
         header.pop("__metadata__", None)
         tensors = {name: _tensor(path, 8 + length, name, entry) for name, entry in header.items()}
-        end = max((t.offset + math.prod(t.shape) * BYTES[t.dtype] for t in tensors.values()), default=8 + length)
+        end = 8 + length
+        for tensor in sorted(tensors.values(), key=lambda tensor: tensor.offset):
+            if tensor.offset != end:
+                raise ValueError(f"{tensor.name} does not begin where the tensor before it ends")
+            end += math.prod(tensor.shape) * BYTES[tensor.dtype]
         if end != size:
             raise ValueError(f"{size} bytes long, its header speaks of {end}")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; fetch the folder again") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: not a whole safetensors file ({error}); fetch or make it again") from None
     return tensors
 
@@ -91,7 +98,9 @@ def _tensor(path: Path, start: int, name: str, entry: dict[str, Any]) -> Tensor:
             f"{path}: {name} is {dtype}, a quantised or unknown type; the export reads {', '.join(BYTES)}: "
             "name the 16-bit base with --base DIR"
         )
-    if begin < 0 or end - begin != math.prod(shape) * BYTES[dtype]:
+    if not shape or any(type(number) is not int or number < 0 for number in (*shape, begin, end)) or 0 in shape:
+        raise ValueError(f"{name}: a shape {list(shape)} at {begin} to {end}")
+    if end - begin != math.prod(shape) * BYTES[dtype]:
         raise ValueError(f"{name}: {end - begin} bytes do not hold {dtype} {list(shape)}")
     return Tensor(name, shape, dtype, path, start + begin)
 
@@ -101,7 +110,9 @@ def _read_index(index: Path) -> dict[str, str]:
     try:
         shards: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         outside = sorted({str(file) for file in shards.values() if not _is_plain(file)})
-    except (ValueError, KeyError, TypeError, AttributeError):
+        if not shards:
+            raise ValueError
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{index}: not an index of safetensors shards; fetch the base again") from None
     if outside:
         raise faults_error(str(index), [f"names {file!r}, which is no file of this folder" for file in outside[:3]])

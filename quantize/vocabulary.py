@@ -31,15 +31,15 @@ def read_vocabulary(folder: Path, base: Base, size: int) -> Vocabulary:
     numbers = range(model.get_piece_size())
     pieces, scores = [model.id_to_piece(n) for n in numbers], [model.get_score(n) for n in numbers]
     types = _types(model.serialized_model_proto())
-    for number, entry in _added(folder / "tokenizer_config.json"):
+    for number, text, control in _added(folder / "tokenizer_config.json"):
         if number == len(pieces):
-            pieces, scores, types = [*pieces, entry["content"]], [*scores, -1000.0], [*types, NORMAL]
-        if number > len(pieces) or pieces[number] != entry["content"]:
+            pieces, scores, types = [*pieces, text], [*scores, -1000.0], [*types, NORMAL]
+        if number > len(pieces) or pieces[number] != text:
             raise UserError(
                 f"{folder}: tokenizer_config.json's token {number} is no piece {number} of tokenizer.model; "
                 "fetch both again"
             )
-        types[number] = CONTROL if entry.get("special") else USER_DEFINED
+        types[number] = CONTROL if control else USER_DEFINED
     if len(pieces) > size:
         raise UserError(
             f"{folder}: tokenizer.model has {len(pieces)} pieces, the model only {size}; fetch both from one place"
@@ -102,15 +102,18 @@ def _shown(piece: str, kind: int) -> str:
     return piece.replace("\u2581", " ") if kind == USER_DEFINED else piece
 
 
-def _added(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """What tokenizer_config.json says of single tokens, by number."""
+def _added(path: Path) -> list[tuple[int, str, bool]]:
+    """What tokenizer_config.json says of single tokens: number, text, whether it is a control token."""
     if not path.is_file():
         return []
     try:
         entries = json.loads(path.read_text(encoding="utf-8")).get("added_tokens_decoder") or {}
-        return sorted((int(number), dict(entry)) for number, entry in entries.items())
-    except (ValueError, TypeError, AttributeError):
+        added = sorted(
+            (int(number), str(entry["content"]), bool(entry.get("special"))) for number, entry in entries.items()
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{path}: not a tokenizer's config; fetch the base again") from None
+    return added
 
 
 def _number(pieces: list[str], text: str, folder: Path) -> int:

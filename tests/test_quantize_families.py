@@ -13,8 +13,9 @@ import pytest
 
 from contract.base import load_base
 from contract.errors import UserError
-from quantize.families import place, read_shape
+from quantize.families import check_tensors, place, read_shape
 from quantize.recipe import RECIPES, choose
+from quantize.tensors import open_base
 from quantize.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, read_vocabulary
 
 TINY = load_base("tiny")
@@ -64,15 +65,18 @@ def test_the_shape_of_a_base(base: Path) -> None:
             "GPT2LMHeadModel cannot be exported (known: MistralForCausalLM, LlamaForCausalLM, GemmaForCausalLM)",
         ),
         ({"architectures": []}, "", "names no architecture"),
-        (
-            {"quantization_config": {"quant_method": "bitsandbytes"}},
-            "",
-            "quantised (bitsandbytes): name the 16-bit base with --base",
-        ),
         ({"rope_parameters": {"rope_theta": 1e4, "rope_type": "yarn"}}, "", "rope scaling 'yarn'"),
         ({"rope_scaling": {"type": "linear", "factor": 2}}, "rope_parameters", "rope scaling 'linear'"),
         ({"hidden_act": "gelu_pytorch_tanh"}, "", "hidden_act is 'gelu_pytorch_tanh' (supported: silu)"),
-        ({"hidden_act": "gelu", "quantization_config": {"a": 1}}, "", "2 faults"),
+        ({"hidden_act": "gelu", "sliding_window": 64}, "", "2 faults: sliding_window is 64, llama.cpp would look back"),
+        ({"partial_rotary_factor": 0.5}, "", "partial_rotary_factor is 0.5"),
+        ({"num_hidden_layers": "2"}, "", "layers is '2', wanted a whole number above 0"),
+        ({"num_hidden_layers": True}, "", "layers is True"),
+        ({"max_position_embeddings": 2**40}, "", "context is 1099511627776"),
+        ({"rms_norm_eps": float("nan")}, "", "rms_eps is nan, wanted a number above 0"),
+        ({"num_attention_heads": 3}, "", "3 heads of 64 cannot share 2 of keys and values"),
+        ({"head_dim": 63}, "", "4 heads of 63"),
+        ({"architectures": "MistralForCausalLM"}, "", "names no architecture"),
         ({}, "rms_norm_eps", "no usable 'rms_norm_eps'"),
     ],
 )
@@ -83,6 +87,38 @@ def test_a_base_that_llama_cpp_could_not_run_as_trained_is_refused(
     with pytest.raises(UserError) as error:
         read_shape(base)
     assert told in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"num_hidden_layers": 3}, "the base lacks blk.2.attn_norm.weight; lacks blk.2.attn_q.weight; lacks "),
+        ({"tie_word_embeddings": False}, "the base lacks output.weight: fetch it again, all files from one place"),
+        ({"intermediate_size": 500}, "mlp.down_proj.weight as 256 x 512, config.json says 256 x 500; holds "),
+        ({"hidden_size": 128}, "holds model.embed_tokens.weight as 1024 x 256, config.json says 1024 x 128; holds "),
+        ({"num_key_value_heads": 4}, "k_proj.weight as 128 x 256, config.json says 256 x 256; holds "),
+        ({"head_dim": 32}, "o_proj.weight as 256 x 256, config.json says 256 x 128; holds "),
+        ({"vocab_size": 2000}, "embed_tokens.weight as 1024 x 256, config.json says 2000 x 256: fetch it again"),
+    ],
+)
+def test_tensors_that_are_not_the_models_of_config_json_are_refused(
+    base: Path, changes: dict[str, Any], told: str
+) -> None:
+    sizes = {name: tensor.shape for name, tensor in open_base(base).items()}
+    check_tensors(read_shape(base), place(read_shape(base), sizes), sizes)
+    config(base, **changes)
+    with pytest.raises(UserError) as error:
+        check_tensors(read_shape(base), place(read_shape(base), sizes), sizes)
+    assert told in str(error.value)
+
+
+def test_a_bias_has_the_rows_of_its_weight(base: Path) -> None:
+    shape, sizes = read_shape(base), {name: tensor.shape for name, tensor in open_base(base).items()}
+    sizes["model.layers.0.self_attn.q_proj.bias"] = (256,)
+    check_tensors(shape, place(shape, sizes), sizes)
+    sizes["model.layers.0.self_attn.q_proj.bias"] = (128,)
+    with pytest.raises(UserError, match=r"q_proj\.bias as 128, config\.json says 256"):
+        check_tensors(shape, place(shape, sizes), sizes)
 
 
 def gemma(folder: Path, drop: str = "", **changes: Any) -> Path:
@@ -197,6 +233,7 @@ def test_added_tokens_follow_the_pieces(base: Path) -> None:
     [
         (lambda b: (b / "tokenizer.model").write_bytes(b"no model"), "not a SentencePiece model"),
         (lambda b: (b / "tokenizer_config.json").write_text("["), "not a tokenizer's config"),
+        (lambda b: added(b, {"7": {"special": True}}), "not a tokenizer's config"),
         (lambda b: added(b, {"7": {"content": "<a>"}}), "token 7 is no piece 7"),
         (lambda b: added(b, {"1030": {"content": "<a>"}}), "token 1030 is no piece 1030"),
         (lambda b: added(b, {"1024": {"content": "<a>"}}), "has 1025 pieces, the model only 1024"),

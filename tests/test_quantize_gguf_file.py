@@ -118,7 +118,7 @@ def test_f16_in_llama_cpp_gives_the_ids_and_logits_of_transformers(model: Model,
     ("tied", "drop", "told"),
     [
         (True, "", "the adapter changes lm_head.weight, which the base ties to its embedding"),
-        (False, "lm_head.weight", "the base lacks its output matrix"),
+        (False, "lm_head.weight", "the base lacks output.weight"),
         (True, "model.norm.weight", "the base lacks output_norm.weight"),
         (True, "model.embed_tokens.weight", "the base lacks token_embd.weight"),
     ],

@@ -1,8 +1,10 @@
-"""Disk, memory and base of an export: what is lacking is told in one line, and nothing half-written stays."""
+"""Disk, memory and base of an export, and kills in its midst: told in one line, and nothing half-written stays."""
 
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,10 +12,10 @@ import numpy as np
 import pytest
 
 from contract.errors import UserError
-from contract.handover import read_manifest, sha256
+from contract.handover import check_outputs, read_manifest, sha256
 from quantize.__main__ import export
 from quantize.blocks import LIBRARY, load_quantizer
-from tests.conftest import make_small_base
+from tests.conftest import ROOT, make_small_adapter, make_small_base
 from tests.test_quantize_main import GGUF, command, left, poison, rewrite
 
 
@@ -111,3 +113,27 @@ def test_a_failing_export_does_not_wait_for_the_base_to_be_read(
     with pytest.raises(UserError, match="holds values that are no numbers"):
         export(adapter, tmp_path / "out" / "model")
     assert time.monotonic() - started < 15 and left(tmp_path / "out") == []
+
+
+def test_a_kill_at_any_moment_leaves_the_old_folder_or_the_new_one(tmp_path: Path) -> None:
+    base = make_small_base(tmp_path / "base", hidden_size=512, intermediate_size=2048, num_hidden_layers=6)
+    adapter, out = make_small_adapter(base, tmp_path / "adapter"), tmp_path / "out" / "model"
+    export(adapter, out, "q8_0")
+    killed = 0
+    for number in range(20):
+        run = subprocess.Popen(
+            [sys.executable, "-m", "quantize", str(adapter), "--out", str(out)],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while run.poll() is None and not list(out.parent.glob(f".model.partial*/{GGUF}")):
+            time.sleep(0.001)
+        time.sleep(number * 0.02)
+        run.kill()
+        killed += run.wait(20) != 0 and bool(list(out.parent.glob(f".model.partial*/{GGUF}")))
+        check_outputs(out, read_manifest(out, "model"))  # whole: every byte is of the old run or of the new one
+    assert killed >= 5, "killed in the middle of the export"
+    export(adapter, out)
+    assert left(out.parent) == ["model"] and GGUF in left(out)
+    check_outputs(out, read_manifest(out, "model"))

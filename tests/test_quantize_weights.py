@@ -88,6 +88,19 @@ BAD_BASES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a list for a header": (lambda b: (b / WHOLE).write_bytes(b"\x02\0\0\0\0\0\0\0[]"), NOT_WHOLE),
     "a shape that lies": (lambda b: norm(b, shape=[9]), "do not hold BF16 [9]"),
     "offsets before the file": (lambda b: norm(b, data_offsets=[-512, 0]), "model.norm.weight"),
+    "a shape of no whole numbers": (lambda b: norm(b, shape=[256.0]), "model.norm.weight: a shape [256.0]"),
+    "a shape below zero": (lambda b: norm(b, shape=[-16, -16]), "model.norm.weight: a shape [-16, -16]"),
+    "no shape": (lambda b: norm(b, shape=[], data_offsets=[0, 2]), "model.norm.weight: a shape []"),
+    "two tensors in one place": (
+        lambda b: header(
+            b / WHOLE, lambda t: t.update({"model.norm.weight": t["model.layers.0.input_layernorm.weight"]})
+        ),
+        "does not begin where the tensor before it ends",
+    ),
+    "a header of brackets": (
+        lambda b: (b / WHOLE).write_bytes((200_000).to_bytes(8, "little") + b"[" * 200_000),
+        NOT_WHOLE,
+    ),
     "quantised": (lambda b: norm(b, dtype="U8"), "name the 16-bit base with --base"),
     "the same tensor twice": (lambda b: shutil.copyfile(b / WHOLE, b / "copy.safetensors"), "keep one copy"),
     "an index that points outside": (
@@ -97,6 +110,11 @@ BAD_BASES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "an index with a path": (lambda b: index(b, x="/etc/passwd"), "'/etc/passwd', which is no file"),
     "an index of a missing shard": (lambda b: index(b, x="model-2.safetensors"), "no such file"),
     "an index of a missing tensor": (lambda b: index(b, x=WHOLE), "x is not in model.safetensors"),
+    "an index of nothing": (lambda b: (b / f"{WHOLE}.index.json").write_text('{"weight_map": {}}'), "not an index"),
+    "an index, and other weights beside its shards": (
+        lambda b: [index(b), shutil.copyfile(b / WHOLE, b / "model-1.safetensors")],
+        "model-1.safetensors is no shard that model.safetensors.index.json names; keep one copy",
+    ),
     "an index that is none": (lambda b: (b / f"{WHOLE}.index.json").write_text("[]"), "not an index"),
 }
 
