@@ -50,7 +50,7 @@ def open_adapter(folder: Path, base: Mapping[str, Tensor]) -> tuple[dict[str, Te
     config = read_adapter_config(folder / ADAPTER_CONFIG)
     pairs, whole = _sort(open_file(folder / ADAPTER_WEIGHTS))
     misfits = {module: _misfit(module, pair, base, config) for module, pair in pairs.items()}
-    faults = _misfits(whole, pairs, base, config) + [fault for fault in misfits.values() if fault]
+    faults = _misfits(whole, base, config) + [fault for fault in misfits.values() if fault]
     faults = faults or _absent(whole, pairs, base, config)
     if faults or not pairs:
         raise _refusal(folder / ADAPTER_WEIGHTS, faults or ["holds no LoRA weights"])
@@ -69,9 +69,10 @@ def _sort(tensors: Mapping[str, Tensor]) -> tuple[dict[str, dict[str, Tensor]], 
             pairs.setdefault(match[1], {})[match[2]] = tensor
         else:
             whole[name.removeprefix(PREFIX)] = tensor
-    for module in pairs:  # PEFT stores the output matrix's own weights beside its LoRA
-        if copy := whole.pop(f"{module}.base_layer.weight", None):
-            whole[f"{module}.weight"] = copy
+    for module in pairs:
+        whole.pop(
+            f"{module}.base_layer.weight", None
+        )  # the base's own, which PEFT stores beside an output matrix's LoRA
     return pairs, whole
 
 
@@ -101,16 +102,14 @@ def round_to(values: np.ndarray, dtype: str) -> np.ndarray:
     return values
 
 
-def _misfits(
-    whole: Mapping[str, Tensor], pairs: Collection[str], base: Mapping[str, Tensor], config: AdapterConfig
-) -> list[str]:
+def _misfits(whole: Mapping[str, Tensor], base: Mapping[str, Tensor], config: AdapterConfig) -> list[str]:
     """What keeps the modules that were trained whole from taking the base's place."""
     asked, tied = tuple(config.modules_to_save), EMBEDDINGS.keys() - base.keys()
     faults = []
     for name, tensor in whole.items():
-        if name in tied and (config.ensure_weight_tying or name.removesuffix(".weight") in pairs):
+        if name in tied and config.ensure_weight_tying:
             continue  # the embedding once more
-        if not (_inside(name, asked) or name.removesuffix(".weight") in pairs):
+        if not _inside(name, asked):
             faults.append(f"{name} is no lora_A or lora_B of a linear layer and cannot be merged")
         elif name in EMBEDDINGS and tied and not config.ensure_weight_tying:
             faults.append(f"{name} was trained alone, the base ties it to its {EMBEDDINGS[name]}")
