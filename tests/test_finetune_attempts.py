@@ -1,4 +1,4 @@
-"""What happens around a training: the next smaller plan when memory ends, the real batch's mask, what is shown."""
+"""What happens around a training: the next smaller plan when memory ends, what is shown."""
 
 from __future__ import annotations
 
@@ -17,16 +17,11 @@ import finetune.train
 from contract.errors import UserError
 from finetune.__main__ import _check_trackers
 from finetune.attempts import train_as_planned
-from finetune.checks import check_batch, check_precision
 from finetune.config import Settings
 from finetune.plan import Plan
 from finetune.progress import Meter, make_progress
 
 LARGE, SMALL = Plan(8, 1, False, False, 20.0, 1.0), Plan(4, 2, True, True, 5.0, 2.0)
-ROWS = [
-    {"input_ids": [1, 5, 6, 7, 2], "completion_mask": [0, 0, 1, 1, 1]},
-    {"input_ids": [1, 8, 9, 2], "completion_mask": [0, 0, 1, 1]},
-]
 
 
 @pytest.fixture
@@ -88,48 +83,6 @@ def test_without_a_gpu_the_preset_is_trained_as_it_is(trained_with: dict[str, An
     assert run(tmp_path).settings == Settings("tiny")
 
 
-def collated(labels: list[list[int]]) -> SimpleNamespace:
-    return SimpleNamespace(train_dataset=ROWS, data_collator=lambda _: {"labels": torch.tensor(labels)})
-
-
-@pytest.mark.parametrize(
-    "labels",
-    [
-        [[-100, -100, 6, 7, 2], [-100, -100, 9, 2, -100]],
-        [[-100, -100, 6, 7, 2, -100, -100, 9, 2]],
-    ],  # padded, end to end
-)
-def test_a_batch_that_trains_the_responses_passes(labels: list[list[int]]) -> None:
-    check_batch(collated(labels), ROWS, stop=2)
-
-
-@pytest.mark.parametrize(
-    "labels",
-    [
-        [[1, 5, 6, 7, 2], [1, 8, 9, 2, -100]],  # the question too
-        [[-100, -100, 6, 7, -100], [-100, -100, 9, -100, -100]],  # never the stop: padded with it, and masked
-        [[-100, -100, 6, 7, 2], [-100, -100, -100, -100, -100]],  # a row lost
-    ],
-)
-def test_a_batch_that_trains_anything_else_ends_the_run(labels: list[list[int]]) -> None:
-    with pytest.raises(UserError, match="masks otherwise"):
-        check_batch(collated(labels), ROWS, stop=2)
-
-
-def test_a_response_without_the_stop_ends_the_run() -> None:
-    with pytest.raises(UserError, match="not in the stop"):
-        check_batch(collated([[-100, -100, 6, 7, 2]]), ROWS, stop=3)
-
-
-def test_an_fp16_run_holds_no_bf16() -> None:
-    model = torch.nn.Linear(2, 2).half()
-    check_precision(model, "fp16")
-    model.bias.data = model.bias.data.bfloat16()
-    check_precision(model, "bf16")
-    with pytest.raises(UserError, match="bias is bf16"):
-        check_precision(model, "fp16")
-
-
 def test_the_meter_counts_tokens_and_the_first_step_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 10.0, 16.0, 20.0])
     monkeypatch.setattr("finetune.progress.time", SimpleNamespace(monotonic=lambda: next(clock)))
@@ -157,3 +110,14 @@ def test_a_tracker_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyP
     with pytest.raises(UserError, match="--report-to trackio: is not installed"):
         _check_trackers("trackio")
     _check_trackers("none")
+
+
+def test_what_waits_for_the_first_step_is_called_once_also_when_resumed() -> None:
+    calls: list[int] = []
+    progress = make_progress(Meter(1.0), lambda: calls.append(1))
+    args, control = SimpleNamespace(), SimpleNamespace()
+    state = SimpleNamespace(global_step=10, max_steps=20)
+    progress.on_train_begin(args, state, control)
+    for state.global_step in (11, 12):
+        progress.on_step_end(args, state, control)
+    assert calls == [1]

@@ -1,0 +1,42 @@
+"""scripts.bench_finetune away from a GPU: what it says there, how it reads a loss curve, what its table shows."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from scripts.bench_finetune import PARAMETERS, flop_use, last_epoch_loss, table
+from tests.conftest import ROOT
+
+
+def test_the_last_epochs_loss_weighs_each_entry_by_the_steps_it_stands_for() -> None:
+    curve = [(1, 9.0), (10, 8.0), (19, 7.0), (20, 6.0), (30, 5.0), (38, 4.0)]  # two epochs of 19 steps
+    entries = [{"step": step, "loss": loss} for step, loss in curve]
+    assert last_epoch_loss(entries, 2) == pytest.approx((1 * 6 + 10 * 5 + 8 * 4) / 19)
+    assert last_epoch_loss(entries, 1) == pytest.approx((9 + 9 * 8 + 9 * 7 + 6 + 10 * 5 + 8 * 4) / 38)
+
+
+def test_flop_use_is_of_the_devices_peak() -> None:
+    assert flop_use(989.5e12 / 4 / PARAMETERS, 2.0, "NVIDIA H200") == pytest.approx(0.5)
+
+
+def test_the_table_is_relative_to_the_first_way_and_keeps_what_failed() -> None:
+    ran = {
+        "way": "usual", "plan": "4-bit", "seconds": 100.0, "first_step": 1.0, "tokens_per_second": 10.0,
+        "peak_gib": 5.0, "planned_gib": None, "loss": 2.0, "flops_used": 0.1,
+    }  # fmt: skip
+    lines = table(
+        [ran, ran | {"way": "ours", "seconds": 25.0}, {"way": "third", "failed": "no room"}], "X"
+    ).splitlines()
+    assert "| 4.00 x |" in lines[-2] and "third | failed: no room" in lines[-1]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_is_one_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.bench_finetune", "--data", "x"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and done.stderr.startswith("error: needs a CUDA GPU") and done.stderr.count("\n") == 1
