@@ -61,8 +61,8 @@ def main() -> None:
             print(json.dumps(results[-1]), flush=True)
             out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         print(table(results, device))
-        if args.export:
-            print("\n" + export(args.export, Path(work)))
+        if args.export and (Path(work) / "adapter").is_dir():
+            print("\n" + export(args.export, Path(work), results[-1]))
 
 
 def measure(name: str, settings: Sequence[str], data: Path, base: Path, out: Path, device: str) -> dict[str, Any]:
@@ -98,22 +98,20 @@ def measure(name: str, settings: Sequence[str], data: Path, base: Path, out: Pat
     }
 
 
-def export(kind: str, work: Path) -> str:
-    """Markdown: the seconds of every stage from the dataset to a GGUF of the adapter that was trained last."""
+def export(kind: str, work: Path, trained: dict[str, Any]) -> str:
+    """Markdown: the seconds of every stage from the dataset to a GGUF of the adapter in work/adapter, trained last."""
     started = time.monotonic()
     command = [sys.executable, "-m", "quantize", str(work / "adapter"), "--out", str(work / "model"), "--type", kind]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise UserError(f"quantize: {(done.stderr.strip() or 'without a word').splitlines()[-1]}")
     exported = time.monotonic() - started
-    manifest = read_manifest(work / "adapter", "adapter")
-    trained, whole = manifest["counts"]["train_seconds"], manifest["seconds"]
     size = (work / "model" / f"model.{kind}.gguf").stat().st_size
     stages = {
-        "imports, base read and loaded, plan, adapter saved": whole - trained,
-        f"training, {manifest['counts']['rows']} rows": trained,
-        f"export to {kind}, {len(os.sched_getaffinity(0))} cores, {size:,} bytes": exported,
-        "dataset to GGUF": whole + exported,
+        "imports, the base's sha256, loading, saving": trained["process_seconds"] - trained["seconds"],
+        f"training: {trained['plan']}": trained["seconds"],
+        f"export to {kind} by {len(os.sched_getaffinity(0))} cores, {size:,} bytes": exported,
+        "from the dataset to the GGUF": trained["process_seconds"] + exported,
     }
     return "\n".join(["| stage | time |", "|---|--:|", *(f"| {name} | {s:.1f} s |" for name, s in stages.items())])
 

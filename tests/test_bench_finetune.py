@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from scripts.bench_finetune import PARAMETERS, flop_use, last_epoch_loss, table
+from scripts.bench_export import make_model
+from scripts.bench_finetune import PARAMETERS, export, flop_use, last_epoch_loss, table
 from tests.conftest import ROOT
+from tests.test_bench_export import SMALL
 
 
 def test_the_last_epochs_loss_weighs_each_entry_by_the_steps_it_stands_for() -> None:
@@ -32,6 +35,15 @@ def test_the_table_is_relative_to_the_first_way_and_keeps_what_failed() -> None:
         [ran, ran | {"way": "ours", "seconds": 25.0}, {"way": "third", "failed": "no room"}], "X"
     ).splitlines()
     assert "| 4.00 x |" in lines[-2] and "third | failed: no room" in lines[-1]
+
+
+def test_the_adapter_is_exported_and_every_stage_timed(tmp_path: Path) -> None:
+    make_model(tmp_path, SMALL)
+    lines = export("q4_k_m", tmp_path, {"process_seconds": 5.0, "seconds": 3.0, "plan": "4-bit"}).splitlines()
+    size = (tmp_path / "model" / "model.q4_k_m.gguf").stat().st_size
+    seconds = [float(line.split("|")[2].removesuffix(" s ")) for line in lines[2:]]
+    assert seconds[:2] == [2.0, 3.0] and seconds[2] > 0.1
+    assert seconds[3] == pytest.approx(sum(seconds[:3]), abs=0.2) and f"{size:,} bytes" in lines[4]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
