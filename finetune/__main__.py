@@ -24,7 +24,9 @@ from contract.handover import check_outputs, check_replaceable, new_folder, read
 from contract.tokenizer import load_tokenizer
 from finetune.config import Settings, load_settings, parse_overrides
 from finetune.cpu import prepare_cpu
+from finetune.lost import watch_peers
 from finetune.processes import is_main, wait_for_all, world_size
+from finetune.sharding import check_launched, whole_weights
 
 if TYPE_CHECKING:
     from finetune.plan import Plan
@@ -41,6 +43,7 @@ def main() -> None:
     data, out = Path(args.data), Path(args.out)
     check_outputs(data, read_manifest(data, "dataset"))
     check_replaceable(out, "adapter")
+    check_launched(settings, args.preset)
     _check_trackers(args.report_to)
     base = load_base(settings.base)
     _quiet()
@@ -70,11 +73,13 @@ def finetune(
             return
         inputs = {"dataset": _digest(data), "base": digest.result()}
     checkpoints = _checkpoints(out, settings, inputs, args.resume)
-    trained = train_as_planned(plans, settings, engine, folder, rows, tokenizer, checkpoints, args)
+    with watch_peers(checkpoints):
+        trained = train_as_planned(plans, settings, engine, folder, rows, tokenizer, checkpoints, args)
+        weights = whole_weights(trained.model, settings)
     if not is_main():
         return
     with new_folder(out, "adapter") as target:
-        save_adapter(trained.model, target, base.repo, trained.curve)
+        save_adapter(trained.model, target, base.repo, trained.curve, weights)
         shutil.copyfile(data / "task.toml", target / "task.toml")
         shutil.copyfile(base_path(settings.base), target / "base.toml")
         resolved = dataclasses.asdict(trained.settings) | {
@@ -127,12 +132,14 @@ def _plans(settings: Settings, pinned: Collection[str], folder: Path, rows: list
 def _checkpoints(out: Path, settings: Settings, inputs: dict[str, str], resume: bool) -> Path:
     """The checkpoints' folder beside `out`; a run may only resume what the same settings and inputs began."""
     folder = out.with_name(f".{out.name}.checkpoints")
-    key = json.dumps([dataclasses.asdict(settings), inputs], sort_keys=True)
+    key = json.dumps([dataclasses.asdict(settings), inputs, world_size()], sort_keys=True)
     mark = folder / "run.json"
     if resume and not mark.is_file():
         raise UserError(f"{folder}: no checkpoint to resume from; run without --resume")
     if resume and mark.read_text(encoding="utf-8") != key:
-        raise UserError(f"{folder}: was begun with other settings, data or base; run without --resume")
+        raise UserError(
+            f"{folder}: was begun with other settings, data, base or number of processes; run without --resume"
+        )
     if not resume and is_main():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

@@ -14,7 +14,7 @@ from typing import Any
 from contract.errors import UserError
 from finetune.config import Settings
 from finetune.plan import Plan, shared
-from finetune.processes import is_main, world_size
+from finetune.processes import is_main, wait_for_all, world_size
 from finetune.rows import Row
 
 
@@ -39,16 +39,17 @@ def train_as_planned(
     args: argparse.Namespace,
 ) -> Trained:
     """Try the plans in turn; without any, the settings as they are.  A resumed run keeps the plan that it began with."""
-    from finetune.train import is_whole
+    from finetune.train import find_checkpoint
 
     if args.resume:
         plans = _resumed(checkpoints, plans)
+        wait_for_all()  # every process has read the plan before the first writes it anew
     if args.report_to == "tensorboard":  # else its files would go with the checkpoints
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", f"{args.out}-{args.report_to}")
     for plan, smaller in zip([*plans] or [None], [*plans[1:], None], strict=True):
         if is_main():
             (checkpoints / "plan.json").write_text(json.dumps(plan and dataclasses.asdict(plan)), encoding="utf-8")
-        resume = args.resume or any(map(is_whole, checkpoints.glob("checkpoint-*")))
+        resume = args.resume or find_checkpoint(checkpoints) is not None
         used = plan.apply(settings) if plan else shared(settings, world_size())
         trained = _attempt(used, engine, folder, rows, tokenizer, checkpoints, resume, args.report_to)
         if trained:

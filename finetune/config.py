@@ -13,6 +13,7 @@ from contract.toml_file import fill, read_toml
 PRESETS = Path(__file__).parent / "presets"
 ENGINES = ("auto", "unsloth", "peft")
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
+PARALLEL = ("ddp", "fsdp")
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Settings:
     base_folder: str = ""  # a local copy of the base's weights; "" for the base's own repo
     engine: str = "auto"  # unsloth where CUDA is, peft elsewhere
     load_in_4bit: bool = False  # the base in NF4 (CUDA only)
+    parallel: str = "ddp"  # under torchrun: a whole base on each GPU, or "fsdp": its 16-bit weights sharded over them
     precision: str = "auto"  # of the arithmetic: bf16 where the hardware has it, fp16 on older GPUs, fp32 on CPUs
     max_length: int = 2048  # tokens; a longer row is an error, never cut
     lora_r: int = 32
@@ -84,9 +86,10 @@ def parse_overrides(overrides: list[str]) -> dict[str, Any]:
 
 def _faults(settings: Settings) -> list[str]:
     faults = []
-    for key, options in (("engine", ENGINES), ("precision", PRECISIONS)):
+    for key, options in (("engine", ENGINES), ("precision", PRECISIONS), ("parallel", PARALLEL)):
         if getattr(settings, key) not in options:
             faults.append(f"'{key}' is '{getattr(settings, key)}', wanted one of {', '.join(options)}")
+    faults += _fsdp_faults(settings)
     for key in ("max_length", "lora_r", "lora_alpha", "batch", "accumulation", "save_steps"):
         if getattr(settings, key) < 1:
             faults.append(f"'{key}' is {getattr(settings, key)}, wanted 1 or more")
@@ -99,4 +102,16 @@ def _faults(settings: Settings) -> list[str]:
     for key, high in (("lora_dropout", 0.99), ("warmup", 1.0), ("invented_share", 1.0)):
         if not 0 <= getattr(settings, key) <= high:
             faults.append(f"'{key}' is {getattr(settings, key)}, wanted 0 to {high}")
+    return faults
+
+
+def _fsdp_faults(settings: Settings) -> list[str]:
+    """What FSDP2 cannot be combined with."""
+    if settings.parallel != "fsdp":
+        return []
+    faults = []
+    if settings.load_in_4bit:
+        faults.append("'parallel' is 'fsdp', which shards a 16-bit base: set load_in_4bit=false, or parallel=ddp")
+    if settings.engine == "unsloth":
+        faults.append("'parallel' is 'fsdp', which trains by peft: set engine=peft, or parallel=ddp")
     return faults

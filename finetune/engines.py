@@ -27,7 +27,7 @@ def choose_engine(settings: Settings, preset: str) -> str:
         raise UserError("engine 'unsloth' needs a CUDA GPU; on a CPU use --set engine=peft")
     if settings.engine != "auto":
         return settings.engine
-    if not cuda:
+    if not cuda or settings.parallel == "fsdp":  # Unsloth has an FSDP2 of its own (UNSLOTH_FSDP2=1), not run here
         return "peft"
     if importlib.util.find_spec("unsloth") is None:
         print("unsloth is not installed: training with peft (slower); `pip install unsloth` mends it", flush=True)
@@ -91,7 +91,7 @@ def _load_peft(settings: Settings, folder: Path) -> Any:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=settings.checkpointing)
     else:
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32 if not torch.cuda.is_available() else dtype
+            folder, dtype=dtype if torch.cuda.is_available() or settings.parallel == "fsdp" else torch.float32
         )
     torch.manual_seed(settings.seed)
     lora = LoraConfig(

@@ -93,16 +93,27 @@ def read_shape(folder: Path) -> Shape:
 
 
 def predicted_peak(
-    shape: Shape, engine: str, lora: int, four_bit: bool, checkpointing: bool, tokens: int, width: int = 2
+    shape: Shape,
+    engine: str,
+    lora: int,
+    four_bit: bool,
+    checkpointing: bool,
+    tokens: int,
+    width: int = 2,
+    shards: int = 1,
 ) -> float:
     """GiB at the peak of a training step over `tokens` tokens; `lora` is the number of trained parameters.
 
-    `width` is the bytes of a value: 2 in bf16 and fp16, 4 in fp32.
+    `width` is the bytes of a value: 2 in bf16 and fp16, 4 in fp32.  With `shards` above 1 a GPU holds that part of the
+    weights and, gathered, the embeddings and two blocks: the one that computes and the next (FSDP2; not measured).
     """
     costs = ENGINES[engine]
     packed = shape.block_parameters()
     weights = packed * (0.5 + costs.absmax if four_bit else width) + shape.embedding_parameters() * width
     trained = lora * (4 + costs.optimizer)
+    if shards > 1:
+        gathered = (2 * packed / shape.layers + shape.embedding_parameters()) * width
+        weights, trained = weights / shards + gathered, trained / shards
     block = shape.activations() * width * costs.kept[four_bit]
     if checkpointing:
         held = costs.recomputed * block + shape.layers * shape.hidden * costs.stored[four_bit]

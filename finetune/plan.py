@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from contract.errors import UserError
 from finetune.config import Settings
 from finetune.memory import GIB, Shape, predicted_peak
-from finetune.processes import local_rank
+from finetune.processes import gather, local_rank
 
 HEADROOM = 0.92  # of the free memory: the allocator's slack, and what a prediction may err
 LAUNCH_TOKENS = (
@@ -57,7 +57,10 @@ class Plan:
 
 
 def read_gpu(limit: float) -> Gpu:
-    """This process's CUDA device.  `limit`, in GiB and above 0, also keeps torch from taking more."""
+    """This process's CUDA device, with the least free memory of all processes' so that they plan the same.
+
+    `limit`, in GiB and above 0, also keeps torch from taking more.
+    """
     import torch
 
     device = local_rank()
@@ -65,7 +68,7 @@ def read_gpu(limit: float) -> Gpu:
     free, whole = torch.cuda.mem_get_info(device)
     if limit:
         torch.cuda.set_per_process_memory_fraction(min(1.0, limit * GIB / whole), device)
-    return Gpu(torch.cuda.get_device_name(device), min(free / GIB, limit or free / GIB))
+    return Gpu(torch.cuda.get_device_name(device), min(gather(min(free / GIB, limit or free / GIB))))
 
 
 def make_plans(
@@ -85,8 +88,9 @@ def make_plans(
     """
     mine = shared(settings, devices)
     rows = mine.batch * mine.accumulation
+    shards = devices if settings.parallel == "fsdp" else 1
     ways = [
-        _plan(settings, shape, lengths, engine, precision, batch, rows // batch, checkpointing, four_bit)
+        _plan(settings, shape, lengths, engine, precision, batch, rows // batch, checkpointing, four_bit, shards)
         for batch in _choices(mine, "batch", pinned, [batch for batch in range(1, rows + 1) if rows % batch == 0])
         for checkpointing in _choices(mine, "checkpointing", pinned, [False, True])
         for four_bit in _choices(mine, "load_in_4bit", pinned, [False, True] if settings.load_in_4bit else [False])
@@ -133,12 +137,12 @@ def _choices(settings: Settings, key: str, pinned: Collection[str], others: list
 
 def _plan(
     settings: Settings, shape: Shape, lengths: Sequence[int], engine: str, precision: str, batch: int,
-    accumulation: int, checkpointing: bool, four_bit: bool,
+    accumulation: int, checkpointing: bool, four_bit: bool, shards: int,
 ) -> Plan:  # fmt: skip
     lora = shape.lora_parameters(settings.lora_r, settings.target_modules)
     longest = sorted(lengths, reverse=True)[:batch]
     tokens = sum(longest) if engine == "unsloth" else batch * longest[0]  # peft pads, Unsloth lays rows end to end
-    peak = predicted_peak(shape, engine, lora, four_bit, checkpointing, tokens, WIDTH[precision])
+    peak = predicted_peak(shape, engine, lora, four_bit, checkpointing, tokens, WIDTH[precision], shards)
     mean = sum(lengths) / len(lengths)
     work = (RECOMPUTING if checkpointing else 1) * (UNPACKING if four_bit else 1)
     cost = accumulation * (batch * mean * work + LAUNCH_TOKENS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 
 def world_size() -> int:
@@ -15,14 +16,39 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
+def rank() -> int:
+    """This process's number among all hosts' processes, from 0."""
+    return int(os.environ.get("RANK", 0))
+
+
 def is_main() -> bool:
     """Is this the process that prints and writes?"""
-    return int(os.environ.get("RANK", 0)) == 0
+    return rank() == 0
+
+
+def gather(value: Any) -> list[Any]:
+    """Every process's value, by rank, on every process."""
+    if world_size() == 1:
+        return [value]
+    import torch
+
+    _connect()
+    values = [None] * world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
 
 
 def wait_for_all() -> None:
     """Every process comes to here before any goes on."""
     if world_size() > 1:
-        from accelerate import PartialState
+        _connect().wait_for_everyone()
 
-        PartialState().wait_for_everyone()
+
+def _connect() -> Any:
+    """What accelerate knows of the processes; the first call connects them."""
+    import torch
+    from accelerate import PartialState
+
+    if not torch.cuda.is_available():  # else it says cpu:0, a place where torch.load cannot put a checkpoint
+        os.environ.setdefault("ACCELERATE_TORCH_DEVICE", "cpu")
+    return PartialState()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from finetune.engines import precision
 from finetune.processes import world_size
 from finetune.progress import Meter, make_progress
 from finetune.rows import Row
+from finetune.sharding import fsdp_arguments, sample_alike, shard
 
 
 def train(
@@ -30,6 +32,7 @@ def train(
     Raises UserError when the batch or the model is not what it should be, or the loss is no number.
     """
     import datasets
+    from transformers import PrinterCallback, ProgressCallback
     from trl import SFTTrainer
 
     datasets.disable_progress_bars()
@@ -42,29 +45,30 @@ def train(
         processing_class=tokenizer,
         callbacks=[make_progress(meter, watch_activations(model, precision(settings)))],
     )
-    from transformers import PrinterCallback, ProgressCallback
-
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
+    sample_alike(trainer, rows, settings)
     check_batch(trainer, rows, rows[0]["input_ids"][-1])
     check_precision(model, precision(settings))
+    shard(trainer, settings, precision(settings))
     trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints) if resume else None)
-    curve = [
-        {"step": entry["step"], "loss": entry["loss"], "learning_rate": entry["learning_rate"]}
-        for entry in trainer.state.log_history
-        if "loss" in entry
-    ]
+    shown = ("step", "loss", "learning_rate")
+    curve = [{key: entry[key] for key in shown} for entry in trainer.state.log_history if "loss" in entry]
     return curve, meter.figures()
 
 
 def last_checkpoint(checkpoints: Path) -> str:
     """The newest whole checkpoint's folder.  Raises UserError when there is none."""
-    found = sorted(
-        filter(is_whole, checkpoints.glob("checkpoint-*")), key=lambda path: int(path.name.rpartition("-")[2])
-    )
-    if not found:
+    found = find_checkpoint(checkpoints)
+    if found is None:
         raise UserError(f"{checkpoints}: no checkpoint to resume from; run without --resume")
-    return str(found[-1])
+    return str(found)
+
+
+def find_checkpoint(checkpoints: Path) -> Path | None:
+    """The newest whole checkpoint's folder, if there is one."""
+    found = filter(is_whole, checkpoints.glob("checkpoint-*"))
+    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
 def is_whole(checkpoint: Path) -> bool:
@@ -73,7 +77,7 @@ def is_whole(checkpoint: Path) -> bool:
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return True
+    return all(map(zipfile.is_zipfile, checkpoint.glob("rng_state*.pth")))  # each process writes its own
 
 
 def _arguments(settings: Settings, checkpoints: Path, report_to: str = "none") -> Any:
@@ -109,13 +113,21 @@ def _arguments(settings: Settings, checkpoints: Path, report_to: str = "none") -
         report_to=report_to,
         ddp_find_unused_parameters=False if world_size() > 1 else None,
         seed=settings.seed,
+        **fsdp_arguments(settings),
     )
 
 
-def save_adapter(model: Any, folder: Path, repo: str, curve: list[dict[str, float]]) -> None:
-    """adapter_model.safetensors and adapter_config.json, the loss curve as JSON and as a picture."""
+def save_adapter(
+    model: Any, folder: Path, repo: str, curve: list[dict[str, float]], weights: dict[str, Any] | None = None
+) -> None:
+    """adapter_model.safetensors and adapter_config.json, the loss curve as JSON and as a picture.
+
+    `weights` are the trained tensors where the model itself holds only shards of them.
+    """
     model.active_peft_config.base_model_name_or_path = repo  # else the base's folder on this very machine
-    model.save_pretrained(folder, save_embedding_layers=False)  # never resized; "auto" would ask the Hub about that
+    model.save_pretrained(
+        folder, state_dict=weights, save_embedding_layers=False
+    )  # never resized; "auto" would ask the Hub about that
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
     (folder / "loss.json").write_text(json.dumps(curve, indent=1) + "\n", encoding="utf-8")
     draw_loss(curve, folder / "loss.png")

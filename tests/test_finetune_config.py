@@ -46,6 +46,12 @@ def test_overrides_are_toml_and_win_over_the_preset() -> None:
             ["'batch' is 0", "'engine' is 'jax'", "'warmup' is 2"],
         ),
         ('base = "tiny"\n', ["epochs=0"], ["leave no step"]),
+        ('base = "tiny"\n', ["parallel=zero"], ["'parallel' is 'zero', wanted one of ddp, fsdp"]),
+        (
+            'base = "tiny"\nparallel = "fsdp"\n',
+            ["load_in_4bit=true", "engine=unsloth"],
+            ["set load_in_4bit=false", "set engine=peft"],
+        ),
         ('base = "tiny"\n', ["nonsense"], ["wanted key=value"]),
         ("base = [", [], ["not valid TOML"]),
     ],

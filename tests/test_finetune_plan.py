@@ -46,6 +46,17 @@ def test_the_predicted_peak_is_the_measured_one(
     assert predicted == pytest.approx(measured, rel=0.05)
 
 
+def test_weights_that_are_sharded_need_less_of_each_gpu() -> None:
+    """A 16-bit base that one GPU of 11 GiB does not hold, and four do; what is gathered is not divided."""
+    whole = dataclasses.replace(PRESET, load_in_4bit=False, batch=4, accumulation=2)
+    with pytest.raises(UserError, match="the smallest plan needs"):
+        plans(11, whole, devices=4)
+    assert plans(11, dataclasses.replace(whole, parallel="fsdp"), devices=4)[0].peak < 10
+    many = predicted_peak(MISTRAL, "peft", LORA, False, True, 1, shards=10**6)
+    gathered = 2 * (2 * MISTRAL.block_parameters() / MISTRAL.layers + MISTRAL.embedding_parameters()) / 2**30
+    assert gathered < many < gathered + 0.35
+
+
 def test_the_shape_counts_mistrals_parameters() -> None:
     norms = (2 * MISTRAL.layers + 1) * MISTRAL.hidden
     assert MISTRAL.block_parameters() + MISTRAL.embedding_parameters() + norms == 7_248_023_552

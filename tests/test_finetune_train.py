@@ -94,26 +94,6 @@ def test_a_killed_run_leaves_no_adapter_and_resumes_to_the_same_weights(
     assert max(float(abs(first[name] - second[name]).max()) for name in first) < 1e-5
 
 
-def test_two_processes_train_what_one_does(dataset: Path, small_base: Path, tmp_path: Path) -> None:
-    """By torchrun, on CPUs: the effective batch is shared, one process writes, and the loss is that of one process."""
-    common = ["tiny", "--data", str(dataset), "--set", f"base_folder={small_base}", "--set", "max_steps=3"]
-    common += ["--set", "batch=4", "--set", "invented_share=0", "--set", "max_length=2048"]
-    assert finetune(*common, "--out", tmp_path / "one").returncode == 0
-    launcher = [
-        sys.executable,
-        *["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "finetune"],
-    ]
-    done = subprocess.run(
-        [*launcher, *common, "--out", tmp_path / "two"], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "plan: batch 2 x 1 a process" in done.stdout and done.stdout.count("final loss") == 1
-    one, two = (read_manifest(tmp_path / name, "adapter") for name in ("one", "two"))
-    assert (one["settings"]["processes"], two["settings"]["processes"], two["settings"]["batch"]) == (1, 2, 2)
-    curves = [json.loads((tmp_path / name / "loss.json").read_text()) for name in ("one", "two")]
-    assert [entry["loss"] for entry in curves[1]] == pytest.approx([entry["loss"] for entry in curves[0]], rel=1e-3)
-
-
 def test_a_checkpoint_that_a_kill_cut_short_is_not_resumed_from(tmp_path: Path) -> None:
     for step, state in ((2, '{"global_step": 2}'), (10, '{"global_st'), (12, None)):
         (tmp_path / f"checkpoint-{step}").mkdir()

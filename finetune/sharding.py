@@ -1,0 +1,83 @@
+"""`parallel = "fsdp"`: FSDP2 as transformers and accelerate run it, a unit of shards a decoder layer -> a whole adapter.
+
+Each process holds 1/n of every weight; a layer's are gathered while it computes.  DDP, the default, needs nothing of this.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from contract.errors import UserError
+from finetune.config import Settings
+from finetune.processes import world_size
+from finetune.rows import Row
+
+
+def check_launched(settings: Settings, preset: str) -> None:
+    """Raises UserError when there is nothing to shard over."""
+    if settings.parallel == "fsdp" and world_size() == 1:
+        raise UserError(
+            "parallel = 'fsdp' shards the weights over several processes and this is one; start them by "
+            f"`torchrun --nproc_per_node 2 -m finetune {preset} ...`, or set parallel=ddp"
+        )
+
+
+def fsdp_arguments(settings: Settings) -> dict[str, Any]:
+    """What TrainingArguments takes for it; nothing for DDP, which the launcher alone turns on.
+
+    Layers are cut by the model's own `_no_split_modules`.  Checkpointing stays TrainingArguments' own: FSDP's does not
+    keep the random state, so a dropout would be drawn anew in the backward pass.
+    """
+    if settings.parallel != "fsdp":
+        return {}
+    config = {
+        "version": 2,
+        "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+        "reshard_after_forward": True,
+        "state_dict_type": "SHARDED_STATE_DICT",  # each process writes its part of a checkpoint
+    }
+    return {"fsdp": True, "fsdp_config": config}
+
+
+def sample_alike(trainer: Any, rows: list[Row], settings: Settings) -> None:
+    """Group rows of like length by the effective batch of all processes: each step has the rows that one's would have.
+
+    The trainer's own sampler groups by what one process takes, so that the order would hang on their number.
+    """
+    from transformers.trainer_pt_utils import LengthGroupedSampler
+
+    effective = settings.batch * settings.accumulation * world_size()
+    lengths = [len(row["input_ids"]) for row in rows]
+    trainer._get_train_sampler = lambda _dataset=None: LengthGroupedSampler(effective, lengths=lengths)
+
+
+def shard(trainer: Any, settings: Settings, precision: str) -> None:
+    """Mend what accelerate would do otherwise, before the model is sharded in `trainer.train`.
+
+    It would add the ranks' gradients, and hand on the loss, in 16 bits: DDP does both in fp32.  And on CPUs it would
+    leave FSDP out without a word, although every part of it runs there.
+    """
+    if settings.parallel != "fsdp":
+        return
+    import torch
+    from accelerate import DistributedType
+    from accelerate.utils import FullyShardedDataParallelPlugin
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
+    state = trainer.accelerator.state
+    if state.distributed_type == DistributedType.MULTI_CPU:
+        state.distributed_type = DistributedType.FSDP
+        state.fsdp_plugin = FullyShardedDataParallelPlugin(**trainer.args.fsdp_plugin_args)
+        trainer.is_fsdp_enabled = True
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}[precision]
+    state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(dtype, reduce_dtype=torch.float32)
+
+
+def whole_weights(model: Any, settings: Settings) -> dict[str, Any] | None:
+    """The trained tensors, gathered from every process, on rank 0's CPU: all must call it.  None where none is sharded."""
+    if settings.parallel != "fsdp":
+        return None
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+    return dict(get_model_state_dict(model, options=options))
