@@ -1,7 +1,7 @@
 """Model folder + its adapter and base -> is the export faithful?  `python -m quantize.check MODEL_DIR`
 
-The same prompts go through the adapter in torch (base + LoRA, float32), the f16 GGUF (exported into a temporary folder
-when MODEL_DIR holds none) and each quantised GGUF.  The f16 file is held against torch, the others against the f16 file:
+The same prompts go through the f16 GGUF (exported into a temporary folder when MODEL_DIR holds none), the adapter in
+torch (base + LoRA, float32, a matrix at a time) and each quantised GGUF.  The f16 file is held against torch, the others against the f16 file:
 so a fault of the export and the loss of the quantisation stand apart.  Exit 2 when a bound of check_figures.py is missed.
 """
 
@@ -13,19 +13,21 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from contract.base import Base, load_base
-from contract.base_folder import base_digest, check_base_folder, find_base_folder
+from contract.base_folder import base_digest, check_base_folder, find_base_folder, weight_files
 from contract.contract import load_contract
 from contract.errors import UserError, run
 from contract.example import read_examples
 from contract.handover import Manifest, check_outputs, new_file, read_manifest, sha256
 from quantize.check_figures import EXPORTED, QUANTISED, UNKNOWN, Compared, Seen, compare
-from quantize.check_models import Model, open_gguf, open_torch
+from quantize.check_models import open_gguf
+from quantize.check_torch import Answer, torch_logits, torch_memory, training_tokenizer
+from quantize.preflight import check_available, check_disk
 
 F16 = "model.f16.gguf"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -57,16 +59,19 @@ class Source:
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked: texts to tokenize, prompts to answer, and answers to predict (from `start` on)."""
+    """What is asked: texts to tokenize, prompts to answer, and answers to predict; none: the f16 file's own."""
 
     texts: list[str]
     prompts: list[list[int]]
-    forced: list[tuple[list[int], int]]
+    forced: list[Answer]
     stop: int
 
     def room(self) -> int:
-        longest = max(len(ids) for ids, _ in self.forced)
-        return max(longest, *(len(ids) + GREEDY for ids in self.prompts)) + 1
+        return max([len(ids) for ids, _ in self.forced] + [len(ids) + GREEDY for ids in self.prompts]) + 1
+
+    def answered(self, by: Seen) -> list[Answer]:
+        """The prompts with the answers that a model gave to them."""
+        return [(ids + answer, len(ids)) for ids, answer in zip(self.prompts, by.greedy, strict=True)]
 
 
 def main() -> int:
@@ -123,17 +128,17 @@ def read_pairs(source: Source, data: str | None) -> list[tuple[str, str]]:
 
 def check(source: Source, pairs: Sequence[tuple[str, str]]) -> list[Compared]:
     """One model in memory at a time; of each, only the logits of the answers are kept."""
+    tokenize = training_tokenizer(source.base_folder, source.base)
+    task = _task(tokenize, source.base, pairs)
+    _check_memory(source, task)
     with _exported(source) as f16:
-        _tell("torch")
-        with open_torch(source.base_folder, source.adapter, source.base, source.onto()) as model:
-            task = _task(model, source.base, pairs)
-            reference = _see(model, task)
-        exported = _see_gguf(f16, source.base, task)
-        found = [compare(exported, reference, EXPORTED)]
+        exported = _see(f16, source.base, task)
+        task = replace(task, forced=task.forced or task.answered(exported))
+        found = [compare(exported, _trained(source, task, exported, tokenize), EXPORTED)]
     for name in source.ggufs():
         if name != F16:
             bound = QUANTISED.get(name.split(".")[1], UNKNOWN)
-            found.append(compare(_see_gguf(source.folder / name, source.base, task), exported, bound))
+            found.append(compare(_see(source.folder / name, source.base, task), exported, bound))
     return found
 
 
@@ -147,39 +152,63 @@ def _exported(source: Source) -> Iterator[Path]:
         raise UserError(f"{source.folder}: an untuned model without {F16}; export it with --type f16 as well")
     from quantize.__main__ import export
 
+    size = sum(path.stat().st_size for path in weight_files(source.base_folder))  # at most: float32 is halved
+    check_disk(
+        Path(tempfile.gettempdir()), size, "set TMPDIR to a folder that has it, or export with --type f16 as well"
+    )
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         export(source.adapter, Path(folder) / "model", "f16", str(source.base_folder), onto=source.onto())
         yield Path(folder) / "model" / F16
 
 
-def _task(model: Model, base: Base, pairs: Sequence[tuple[str, str]]) -> Task:
-    """Token ids by the training tokenizer."""
-    stop = model.tokenize(base.stop)[-1]
-    prompts = [model.tokenize(prompt) for prompt, _ in pairs]
+def _task(tokenize: Callable[[str], list[int]], base: Base, pairs: Sequence[tuple[str, str]]) -> Task:
+    """Token ids by the training tokenizer; what the context cannot hold is left out."""
+    prompts = [tokenize(prompt) for prompt, _ in pairs]
     forced = [
-        (model.tokenize(prompt + answer) if answer else ids + model.greedy(ids, stop, GREEDY), len(ids))
-        for (prompt, answer), ids in zip(pairs, prompts, strict=True)
+        (tokenize(prompt + answer), len(ids)) for (prompt, answer), ids in zip(pairs, prompts, strict=True) if answer
     ]
     fitting = [(ids, start) for ids, start in forced if len(ids) <= base.context_length]
-    if not fitting:
-        raise UserError(f"no prompt fits the base's context of {base.context_length} tokens with its answer")
     short = [ids for ids in prompts if len(ids) + GREEDY <= base.context_length]
-    return Task([*TEXTS, *(prompt + answer for prompt, answer in pairs)], short, fitting, stop)
+    if not (fitting if forced else short):
+        raise UserError(f"no prompt fits the base's context of {base.context_length} tokens with its answer")
+    return Task([*TEXTS, *(prompt + answer for prompt, answer in pairs)], short, fitting, tokenize(base.stop)[-1])
 
 
-def _see_gguf(path: Path, base: Base, task: Task) -> Seen:
+def _check_memory(source: Source, task: Task) -> None:
+    """Raises UserError, before anything is exported, when torch's part would not fit."""
+    longest = [*task.forced, *((ids + [task.stop] * GREEDY, len(ids)) for ids in task.prompts)]
+    check_available(torch_memory(source.base_folder, longest), "close other programs")
+
+
+def _see(path: Path, base: Base, task: Task) -> Seen:
+    """Without answers to predict, its own are predicted."""
     _tell(path.name)
     with open_gguf(path, base, task.room()) as model:
-        return _see(model, task)
+        ids = [model.tokenize(text) for text in task.texts]
+        seen = Seen(path.name, ids, [], [model.greedy(prompt, task.stop, GREEDY) for prompt in task.prompts])
+        forced = task.forced or task.answered(seen)
+        return replace(seen, logits=[model.logits(ids)[start - 1 : -1] for ids, start in forced])
 
 
-def _see(model: Model, task: Task) -> Seen:
-    return Seen(
-        model.name,
-        [model.tokenize(text) for text in task.texts],
-        [model.logits(ids)[start - 1 : -1] for ids, start in task.forced],
-        [model.greedy(ids, task.stop, GREEDY) for ids in task.prompts],
-    )
+def _trained(source: Source, task: Task, exported: Seen, tokenize: Callable[[str], list[int]]) -> Seen:
+    """The adapter in torch.  Its own answers are followed as far as they are the exported model's, and a token more."""
+    _tell("torch")
+    spoken = task.answered(exported)
+    asked = [*task.forced, *(answer for answer in spoken if answer not in task.forced)]
+    logits = torch_logits(source.base_folder, source.adapter, source.onto(), asked)
+    likeliest = [logits[asked.index(answer)].argmax(axis=1).tolist() for answer in spoken]
+    greedy = [follow(answer, own) for answer, own in zip(exported.greedy, likeliest, strict=True)]
+    return Seen("torch", [tokenize(text) for text in task.texts], logits[: len(task.forced)], greedy)
+
+
+def follow(answer: Sequence[int], likeliest: Sequence[int]) -> list[int]:
+    """The answer up to the first token that was not the likeliest behind those before it, and the one that was.
+
+    >>> follow([5, 6, 7], [5, 9, 7])
+    [5, 9]
+    """
+    end = next((n for n, (told, own) in enumerate(zip(answer, likeliest, strict=True)) if told != own), len(answer))
+    return [*answer[:end], *likeliest[end : end + 1]]
 
 
 def _tell(what: str) -> None:

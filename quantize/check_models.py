@@ -1,4 +1,4 @@
-"""Base + adapter in torch, or a GGUF in llama.cpp -> a Model: token ids of a text, logits of token ids."""
+"""A GGUF in llama.cpp -> a Model: token ids of a text, logits of token ids, its own answer to a prompt."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from contract.base import Base
 from contract.errors import UserError
-from contract.tokenizer import load_tokenizer
-from quantize.nf4 import Nf4, four_bit_base
-from quantize.tensors import open_base
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Model:
-    """One of the models compared; `feed` goes on where it ended, until `reset`."""
+    """`feed` goes on where it ended, until `reset`."""
 
     name: str
     tokenize: Callable[[str], list[int]]
@@ -43,42 +40,6 @@ class Model:
                 break
             rows = self.feed(made[-1:])
         return made
-
-
-@contextmanager
-def open_torch(folder: Path, adapter: Path | None, base: Base, onto: str = "16bit") -> Iterator[Model]:
-    """The model as it was trained: the base widened to float32 on the CPU, the LoRA beside its weights, not merged."""
-    import torch
-    from transformers import AutoModelForCausalLM
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
-    tokenizer = load_tokenizer(folder, base)
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    if adapter and onto == "nf4":
-        for name, tensor in four_bit_base(open_base(folder), adapter)[0].items():
-            if isinstance(tensor, Nf4):
-                model.get_parameter(name).data = torch.from_numpy(tensor.read())
-    if adapter:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, adapter)
-    model.eval()
-    past: list[Any] = [None]
-
-    def reset() -> None:
-        past[0] = None
-
-    def feed(ids: list[int]) -> np.ndarray:
-        with torch.inference_mode():
-            out = model(input_ids=torch.tensor([ids]), past_key_values=past[0], use_cache=True)
-        past[0] = out.past_key_values
-        return out.logits[0].float().numpy()  # type: ignore[no-any-return]
-
-    def tokenize(text: str) -> list[int]:
-        return list(tokenizer(text, add_special_tokens=base.add_bos)["input_ids"])
-
-    yield Model("torch", tokenize, reset, feed)
 
 
 @contextmanager

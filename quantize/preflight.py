@@ -15,23 +15,28 @@ MEMINFO = Path("/proc/meminfo")
 PROCESS = 120_000_000  # bytes of an export besides what its tensors take: interpreter, NumPy, gguf, a vocabulary
 
 
-def check_disk(out: Path, needed: int) -> None:
+def check_disk(out: Path, needed: int, cure: str = "name another --out") -> None:
     """Raises UserError when fewer than `needed` bytes are free where `out` will lie."""
     there = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
     free = shutil.disk_usage(there).free
     if free < needed:
         raise UserError(
-            f"{out}: needs {needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free; free some space or name another --out"
+            f"{out}: needs {needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free; free some space or {cure}"
         )
 
 
 def check_memory(tensors: int, threads: int) -> None:
-    """Raises UserError when the process and `tensors` bytes would not fit into what the system calls available."""
-    needed, available = PROCESS + tensors, _available()
+    """Raises UserError when an export and `tensors` bytes would not fit into what the system calls available."""
+    fewer = ", or give it fewer cores: taskset -c 0 python -m quantize" * (threads > 1)
+    check_available(PROCESS + tensors, f"close other programs{fewer}", f" on {threads} cores")
+
+
+def check_available(needed: int, cure: str, where: str = "") -> None:
+    """Raises UserError when `needed` bytes are more than the system calls available."""
+    available = _available()
     if available is not None and available < needed:
-        cure = "close other programs" + (", or give it fewer cores: taskset -c 0 python -m quantize" * (threads > 1))
         raise UserError(
-            f"needs {needed / 1e6:,.0f} MB of memory on {threads} cores, {available / 1e6:,.0f} MB are available; {cure}"
+            f"needs {needed / 1e6:,.0f} MB of memory{where}, {available / 1e6:,.0f} MB are available; {cure}"
         )
 
 
