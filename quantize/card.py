@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,7 @@ def measured(report: Path, manifest: Manifest) -> dict[str, Any]:
 
 def parity(folder: Path, manifest: Manifest) -> dict[str, Any] | None:
     """What parity.json beside the folder says of these weights; None when it is missing or of others."""
-    told = _beside(folder, "parity.json")
+    told = _beside(folder, "parity.json", {"gguf_sha256": str, "equal": bool, "conversations": int, "counts": dict})
     if told.get("gguf_sha256") not in [manifest["outputs"][name] for name in ggufs(manifest)]:
         return None
     count = sum(told.get("counts", {}).values())
@@ -130,11 +130,12 @@ def parity(folder: Path, manifest: Manifest) -> dict[str, Any] | None:
 
 def check(folder: Path, manifest: Manifest) -> dict[str, Any] | None:
     """What check.json beside the folder says of these weights, all of them; None when it is missing or of others."""
-    told = _beside(folder, "check.json")
+    told = _beside(folder, "check.json", {"weights": dict, "verdict": str, "compared": list})
     return told if told.get("weights") == {name: manifest["outputs"][name] for name in ggufs(manifest)} else None
 
 
-def _beside(folder: Path, name: str) -> dict[str, Any]:
+def _beside(folder: Path, name: str, wanted: Mapping[str, type]) -> dict[str, Any]:
+    """What the file beside the folder says; {} without one.  `wanted`: what it holds, and of which type."""
     path = folder.absolute().parent / name
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
@@ -142,7 +143,7 @@ def _beside(folder: Path, name: str) -> dict[str, Any]:
         return {}
     except ValueError:
         told = None
-    if not isinstance(told, dict):
+    if not isinstance(told, dict) or not all(isinstance(told.get(key), kind) for key, kind in wanted.items()):
         raise UserError(f"{path}: not what this project writes; make it again or move it away")
     return told
 

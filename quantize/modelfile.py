@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 from contract.base import Base
 from contract.contract import Contract
-from contract.errors import faults_error
+from contract.errors import UserError, faults_error
 
 TEMPLATE = Path(__file__).parent.parent / "Modelfile"
 CONTEXT = 4096  # tokens at most: a conversation of some turns; more costs memory on the user's machine
@@ -29,8 +29,10 @@ def fields(contract: Contract, base: Base, card: str = "") -> Fields:
     """All of it, explicit: whatever is left out Ollama guesses from the weights or from its version's defaults.
 
     `card`: the model card's address.  It stands in the licence, which `ollama show` prints: a MESSAGE would be put
-    before every conversation, and the served prompt would no longer be the trained one.
+    before every conversation, and the served prompt would no longer be the trained one.  Raises UserError when it is none.
     """
+    if card and not re.fullmatch(r"https?://[!-~]+", card):
+        raise UserError(f"--card: {card!r} is no address, wanted such as https://huggingface.co/OWNER/NAME")
     return Fields(
         template=base.ollama_template(),
         system=contract.system_prompt(),

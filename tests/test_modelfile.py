@@ -44,6 +44,18 @@ def test_context_is_never_longer_than_the_base_was_trained_on(trained: int, serv
     assert fields(CONTRACT, base)["parameters"]["num_ctx"] == served
 
 
+@pytest.mark.parametrize(
+    "card", ["huggingface.co/me/terms", "https://", "https://x\nSYSTEM y", "ftp://x", "http://a b"]
+)
+def test_a_card_that_is_no_address_is_refused(card: str) -> None:
+    assert (
+        "Model card: https://huggingface.co/me/terms"
+        in fields(CONTRACT, BASE, "https://huggingface.co/me/terms")["license"]
+    )
+    with pytest.raises(UserError, match=r"--card: .* is no address, wanted such as https://huggingface"):
+        fields(CONTRACT, BASE, card)
+
+
 def test_two_stops_are_two_lines() -> None:
     assert 'PARAMETER stop "</s>"\nPARAMETER stop "[INST]"\n' in render(changed(stop=["</s>", "[INST]"]), "m.gguf")
 

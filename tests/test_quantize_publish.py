@@ -220,6 +220,21 @@ def test_each_thing_amiss_is_one_line(made: tuple[Path, Path], folder: Path, tmp
             assert done.stderr.startswith("error: ") and said in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("check.json", {"weights": {}, "verdict": "faithful"}),
+        ("check.json", {"weights": [], "verdict": "faithful", "compared": []}),
+        ("parity.json", {"gguf_sha256": "0", "equal": True, "conversations": 3, "counts": [1]}),
+        ("parity.json", []),
+    ],
+)
+def test_a_measurement_that_is_none_is_one_line(folder: Path, name: str, told: object) -> None:
+    (folder.parent / name).write_text(json.dumps(told))
+    with pytest.raises(UserError, match=rf"{name}: not what this project writes; make it again or move it away"):
+        collect(folder, REPO, None, [])
+
+
 def test_what_is_not_of_this_model_is_refused(made: tuple[Path, Path], folder: Path, tmp_path: Path) -> None:
     right = sha256(folder / FIRST)
     with pytest.raises(UserError, match="measured on other weights"):
