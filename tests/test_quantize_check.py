@@ -32,7 +32,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("loud")
     base = make_small_base(folder / "base", initializer_range=0.05, max_position_embeddings=2048)
     weights(base / "model.safetensors", lambda tensors: tensors.update({n: t.float() for n, t in tensors.items()}))
-    return make_small_adapter(base, folder / "adapter"), base
+    return make_small_adapter(base, folder / "adapter", lora_alpha=32), base
 
 
 def spoilt(made: tuple[Path, Path], out: Path, edit: Edit, kind: str = "f16") -> Path:
@@ -161,10 +161,17 @@ def test_a_tokenizer_without_scores_fails_by_its_token_ids_alone(made: tuple[Pat
     assert found.kl_mean < EXPORTED.kl_mean  # the weights are right, and were fed the right ids
 
 
-@pytest.mark.parametrize("edit", [no_lora, swapped], ids=lambda edit: edit.__name__)
-def test_a_wrong_quantised_file_fails_against_a_right_f16(made: tuple[Path, Path], tmp_path: Path, edit: Edit) -> None:
-    exported, quantised = checked(spoilt(made, tmp_path / "model", edit, "q4_k_m"), made)
-    assert exported.faults == [] and any("mean KL" in fault for fault in quantised.faults)
+@pytest.mark.parametrize("edit", [same, no_lora, swapped], ids=lambda edit: edit.__name__)
+def test_a_wrong_file_of_every_type_fails_against_a_right_f16(
+    made: tuple[Path, Path], tmp_path: Path, edit: Edit
+) -> None:
+    """No bound is so loose as to let it pass, nor so tight that a right one fails."""
+    exported, *quantised = checked(spoilt(made, tmp_path / "model", edit, ",".join(QUANTISED)), made)
+    assert exported.faults == [] and [one.measured for one in quantised] == [
+        f"model.{kind}.gguf" for kind in sorted(QUANTISED)
+    ]
+    failed = [one.measured for one in quantised if any("mean KL" in fault for fault in one.faults)]
+    assert failed == ([] if edit is same else [one.measured for one in quantised])
 
 
 def test_a_missed_bound_is_exit_code_2_with_its_reason(made: tuple[Path, Path], tmp_path: Path) -> None:
