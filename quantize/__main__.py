@@ -60,12 +60,23 @@ def main() -> None:
     for plan in plans:
         path = gguf_path(out, plan.type)
         print(f"{path}: {len(plan.entries)} tensors, {path.stat().st_size / 1e6:,.1f} MB")
-    changed = read_manifest(out, "model")["counts"].get("onto_difference")
-    if changed is not None:
-        print(
-            f"onto the 4-bit base: its linear layers differ from the 16-bit base's by {changed:.2%} (root mean square)"
-        )
+    for line in _told_of_4_bits(Path(args.adapter), out):
+        print(line)
     print(f"in {time.monotonic() - started:.1f} s; next: python -m quantize.register {out} NAME")
+
+
+def _told_of_4_bits(adapter: Path, out: Path) -> list[str]:
+    """What whoever trained on a 4-bit base must know: which base this is, and how to choose."""
+    model = read_manifest(out, "model")
+    if model["settings"]["base_only"] or not read_manifest(adapter, "adapter")["settings"].get("load_in_4bit"):
+        return []
+    cure = f"what that changes in the answers: python -m quantize.check {out} --adapter {adapter}"
+    if "onto_difference" not in model["counts"]:
+        return [f"trained on the 4-bit base, merged onto the 16-bit one (--onto nf4 takes the other); {cure}"]
+    changed = model["counts"]["onto_difference"]
+    return [
+        f"onto the 4-bit base: its linear layers differ from the 16-bit base's by {changed:.2%} (root mean square); {cure}"
+    ]
 
 
 def export(

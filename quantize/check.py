@@ -2,7 +2,8 @@
 
 The same prompts go through the f16 GGUF (exported into a temporary folder when MODEL_DIR holds none), the adapter in
 torch (base + LoRA, float32, a matrix at a time) and each quantised GGUF.  The f16 file is held against torch, the others against the f16 file:
-so a fault of the export and the loss of the quantisation stand apart.  Exit 2 when a bound of check_figures.py is missed.
+so a fault of the export and the loss of the quantisation stand apart.  Of an adapter that was trained on a 4-bit base
+both bases are compared too.  Exit 2 when a bound of check_figures.py is missed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from contract.contract import load_contract
 from contract.errors import UserError, run
 from contract.example import read_examples
 from contract.handover import Manifest, check_outputs, new_file, read_manifest, sha256
-from quantize.check_figures import EXPORTED, QUANTISED, UNKNOWN, Compared, Seen, compare
+from quantize.check_figures import EXPORTED, ONTO, QUANTISED, UNKNOWN, Compared, Seen, compare
 from quantize.check_models import open_gguf
 from quantize.check_torch import Answer, torch_logits, torch_memory, training_tokenizer
 from quantize.preflight import check_available, check_disk
@@ -134,7 +135,10 @@ def check(source: Source, pairs: Sequence[tuple[str, str]]) -> list[Compared]:
     with _exported(source) as f16:
         exported = _see(f16, source.base, task)
         task = replace(task, forced=task.forced or task.answered(exported))
-        found = [compare(exported, _trained(source, task, exported, tokenize), EXPORTED)]
+        torch = {onto: _trained(source, onto, task, exported, tokenize) for onto in _bases(source)}
+    found = [compare(exported, torch[source.onto()], EXPORTED)]
+    if len(torch) > 1:
+        found.append(compare(*(replace(seen, name=f"torch on {onto}") for onto, seen in torch.items()), ONTO))
     for name in source.ggufs():
         if name != F16:
             bound = QUANTISED.get(name.split(".")[1], UNKNOWN)
@@ -190,12 +194,19 @@ def _see(path: Path, base: Base, task: Task) -> Seen:
         return replace(seen, logits=[model.logits(ids)[start - 1 : -1] for ids, start in forced])
 
 
-def _trained(source: Source, task: Task, exported: Seen, tokenize: Callable[[str], list[int]]) -> Seen:
+def _bases(source: Source) -> list[str]:
+    """Onto which base the model is compared in torch: its own, and both where the adapter was trained in 4 bits."""
+    if source.adapter and read_manifest(source.adapter, "adapter")["settings"].get("load_in_4bit"):
+        return ["16bit", "nf4"]
+    return [source.onto()]
+
+
+def _trained(source: Source, onto: str, task: Task, exported: Seen, tokenize: Callable[[str], list[int]]) -> Seen:
     """The adapter in torch.  Its own answers are followed as far as they are the exported model's, and a token more."""
-    _tell("torch")
+    _tell(f"torch on {onto}")
     spoken = task.answered(exported)
     asked = [*task.forced, *(answer for answer in spoken if answer not in task.forced)]
-    logits = torch_logits(source.base_folder, source.adapter, source.onto(), asked)
+    logits = torch_logits(source.base_folder, source.adapter, onto, asked)
     likeliest = [logits[asked.index(answer)].argmax(axis=1).tolist() for answer in spoken]
     greedy = [follow(answer, own) for answer, own in zip(exported.greedy, likeliest, strict=True)]
     return Seen("torch", [tokenize(text) for text in task.texts], logits[: len(task.forced)], greedy)

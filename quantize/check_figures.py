@@ -41,6 +41,7 @@ QUANTISED = {  # seen there: mean KL 1.7e-5, 6.6e-4, 4.7e-3, 8.1e-3, 8.9e-3, 2.3
     "q4_k_s": Bound(0.12, 0.82, f"4.6 bits a weight; {_TIMES}"),
     "q3_k_m": Bound(0.25, 0.72, f"3.9 bits a weight; {_TIMES}"),
 }
+ONTO = Bound(1000.0, 0.0, "told for the choice of --onto, not judged: an adapter may be merged onto either base")
 UNKNOWN = Bound(0.25, 0.72, "a type without a bound of its own is held to the loosest")
 
 

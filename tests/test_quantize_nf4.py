@@ -112,11 +112,26 @@ def test_an_export_onto_the_4_bit_base_is_the_check_of_that(small_base: Path, tm
     check = [sys.executable, "-m", "quantize.check", str(tmp_path / "model"), "--json"]
     done = subprocess.run(check, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+    exported, bases = json.loads(done.stdout)["compared"]
+    assert (bases["measured"], bases["reference"], bases["faults"]) == ("torch on 16bit", "torch on nf4", [])
+    assert bases["kl_mean"] > 10 * exported["kl_mean"]  # the choice of base moves far more than the export
     # Held against the 16-bit base, the same file is found wanting: so much does the base matter.
     path = tmp_path / "model" / "manifest.json"
     path.write_text(json.dumps(manifest | {"settings": manifest["settings"] | {"onto": "16bit"}}))
     done = subprocess.run(check, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2, done.stdout + done.stderr
+
+
+def test_whoever_trained_in_4_bits_is_told_onto_which_base_it_went(small_base: Path, tmp_path: Path) -> None:
+    adapter = adapter_of(small_base, tmp_path / "adapter", load_in_4bit=True, engine="peft")
+    for options, told in (
+        ([], "merged onto the 16-bit one (--onto nf4 takes the other); what that changes in the answers: python -m"),
+        (["--base-only"], ""),
+    ):
+        command = ["quantize", adapter, "--out", tmp_path / "model", "--type", "f16", *options]
+        done = subprocess.run([sys.executable, "-m", *map(str, command)], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0 and told in done.stdout, done.stderr
+        assert ("4-bit" in done.stdout) == bool(told)
 
 
 def test_what_was_not_trained_in_4_bits_is_refused(small_base: Path, tmp_path: Path) -> None:
