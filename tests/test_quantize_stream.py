@@ -18,6 +18,7 @@ from quantize.blocks import load_quantizer
 from quantize.families import Placed
 from quantize.stream import AHEAD, Part, make_blocks, memory, split, stream
 from quantize.tensors import Tensor
+from quantize.weights import round_to
 from tests.conftest import make_small_adapter, make_small_base
 from tests.test_quantize_gguf_file import on_a_grid
 
@@ -131,3 +132,10 @@ def test_a_type_that_two_files_want_is_made_once(tmp_path: Path) -> None:
 
     make_blocks(dataclasses.replace(part(tmp_path / "w", 64, 64), kinds=("Q4_K", "Q6_K", "Q4_K")), quantize)
     assert asked == [["Q4_K", "Q6_K"]]
+
+
+@pytest.mark.parametrize("bits", [0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001, 0x7FC00000])
+def test_no_nan_becomes_a_number_by_rounding(bits: int) -> None:
+    values = np.array([bits, 0x3F800000], np.uint32).view(np.float32)
+    for kind in ("BF16", "F16"):
+        assert np.isnan(round_to(values.copy(), kind)).tolist() == [True, False]
