@@ -81,13 +81,9 @@ def _lend_weights(model: Any, tensors: Mapping[str, Tensor]) -> None:
             for key, weight in weights.items():
                 owner._parameters[key] = torch.nn.Parameter(weight, requires_grad=False)
 
-        def read(called: torch.nn.Module, _: object) -> None:
-            if called is owner:  # not PEFT's copy of it, which was trained whole
-                take({key: _read(tensor) for key, tensor in sources.items()})
-
         take(empty)
-        owner.register_forward_pre_hook(read)
-        owner.register_forward_hook(lambda called, *_: take(empty) if called is owner else None)
+        owner.register_forward_pre_hook(lambda *_: take({key: _read(tensor) for key, tensor in sources.items()}))
+        owner.register_forward_hook(lambda *_: take(empty))
 
     for name, module in model.named_modules():
         tied = name == "lm_head" and "lm_head.weight" not in tensors
