@@ -138,7 +138,7 @@ def _checkpoints(out: Path, settings: Settings, inputs: dict[str, str], resume: 
         raise UserError(f"{folder}: no checkpoint to resume from; run without --resume")
     if resume and mark.read_text(encoding="utf-8") != key:
         raise UserError(
-            f"{folder}: was begun with other settings, data, base or number of processes; run without --resume"
+            f"{folder}: was begun with other settings, data or base, or by another number of processes; run without --resume"
         )
     if not resume and is_main():
         shutil.rmtree(folder, ignore_errors=True)

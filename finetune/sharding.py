@@ -51,15 +51,14 @@ def sample_alike(trainer: Any, rows: list[Row], settings: Settings) -> None:
     trainer._get_train_sampler = lambda _dataset=None: LengthGroupedSampler(effective, lengths=lengths)
 
 
-def shard(trainer: Any, settings: Settings, precision: str) -> None:
+def shard(trainer: Any, settings: Settings) -> None:
     """Mend what accelerate would do otherwise, before the model is sharded in `trainer.train`.
 
-    It would add the ranks' gradients, and hand on the loss, in 16 bits: DDP does both in fp32.  And on CPUs it would
-    leave FSDP out without a word, although every part of it runs there.
+    It would have FSDP cast the sum of the ranks' gradients, and the loss, to 16 bits: autocast alone casts, as under
+    DDP.  And on CPUs it would leave FSDP out without a word, although every part of it runs there.
     """
     if settings.parallel != "fsdp":
         return
-    import torch
     from accelerate import DistributedType
     from accelerate.utils import FullyShardedDataParallelPlugin
     from torch.distributed.fsdp import MixedPrecisionPolicy
@@ -69,8 +68,7 @@ def shard(trainer: Any, settings: Settings, precision: str) -> None:
         state.distributed_type = DistributedType.FSDP
         state.fsdp_plugin = FullyShardedDataParallelPlugin(**trainer.args.fsdp_plugin_args)
         trainer.is_fsdp_enabled = True
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}[precision]
-    state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(dtype, reduce_dtype=torch.float32)
+    state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy()
 
 
 def whole_weights(model: Any, settings: Settings) -> dict[str, Any] | None:

@@ -76,11 +76,14 @@ def test_two_processes_train_what_one_does(trained: dict[str, Path], name: str) 
 def test_a_16_bit_base_under_lora_in_fp32_is_sharded_too(
     trained: dict[str, Path], dataset: Path, tmp_path: Path
 ) -> None:
+    """As on GPUs: shards of both kinds in one layer, and a loss that is not rounded to bf16 on its way out."""
     out = tmp_path / "bf16"
     done = run(command(TWO, out, dataset, "parallel=fsdp", "precision=bf16"))
     assert done.returncode == 0, done.stderr[-2000:]
     assert curve(out) == pytest.approx(curve(trained["one"]), rel=5e-3)
-    assert {str(value.dtype) for value in load_file(out / "adapter_model.safetensors").values()} == {"float32"}
+    assert 4 < curve(out)[0] < 8 and curve(out)[0] * 32 % 1 != 0  # bf16 has 8 bits: multiples of 1/32 there
+    weights = load_file(out / "adapter_model.safetensors")
+    assert {str(value.dtype) for value in weights.values()} == {"float32"}
 
 
 def test_quantize_takes_the_adapter_of_shards(trained: dict[str, Path], tmp_path: Path) -> None:
@@ -118,22 +121,14 @@ def test_a_lost_rank_ends_the_job_with_one_line_and_resume_goes_on(
     assert len(lines) == 1 and f"rank {victim} of 2 was lost" in lines[0]
     assert lines[0].endswith("run the same command with --resume: it goes on from checkpoint-10")
     assert (checkpoint / "pytorch_model_fsdp_0").is_dir() == (name == "fsdp")  # each process wrote its shards
+    if name == "ddp":  # its plan is half of the effective batch
+        alone = run([*command([sys.executable], out, dataset, *settings), "--resume"])
+        assert alone.returncode == 1 and "another number of processes" in alone.stderr
     done = run([*words, "--resume"])
     assert done.returncode == 0, done.stderr[-2000:]
     assert "step 1/" not in done.stdout and curve(out) == pytest.approx(curve(trained[name]), rel=1e-6)
     first, second = (load_file(folder / "adapter_model.safetensors") for folder in (trained[name], out))
     assert max(float(abs(first[key] - second[key]).max()) for key in first) < 1e-5
-
-
-def test_another_number_of_processes_does_not_resume(dataset: Path, tmp_path: Path) -> None:
-    """Its plan is one process's share of the effective batch."""
-    words = command([sys.executable], tmp_path / "a", dataset, "max_steps=1")
-    assert run(words).returncode == 0
-    checkpoints = tmp_path / ".a.checkpoints"
-    checkpoints.mkdir()
-    (checkpoints / "run.json").write_text("{}")
-    done = run([*words, "--resume"])
-    assert done.returncode == 1 and "number of processes" in done.stderr
 
 
 def test_two_launchers_train_one_model_as_two_hosts_would(
@@ -146,8 +141,10 @@ def test_two_launchers_train_one_model_as_two_hosts_would(
     for rank in ("0", "1"):
         host = [*LAUNCHER, "--nnodes", "2", "--node_rank", rank, "--nproc_per_node", "1", *meet]
         words = command(host, tmp_path / "adapter", dataset, *FSDP)
-        launchers.append(subprocess.Popen(words, cwd=ROOT, env=ENVIRONMENT))
-    assert [launcher.wait(timeout=300) for launcher in launchers] == [0, 0]
+        launchers.append(subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT))
+    printed = [launcher.communicate(timeout=300)[0] for launcher in launchers]
+    assert [launcher.returncode for launcher in launchers] == [0, 0]
+    assert sum(text.count("final loss") for text in printed) == 1  # rank 0 of all hosts, not one a host
     assert curve(tmp_path / "adapter") == pytest.approx(curve(trained["fsdp"]), rel=1e-6)
 
 

@@ -99,6 +99,10 @@ def test_a_checkpoint_that_a_kill_cut_short_is_not_resumed_from(tmp_path: Path) 
         (tmp_path / f"checkpoint-{step}").mkdir()
         if state is not None:
             (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    torn = tmp_path / "checkpoint-14"  # by the second process, after the first one had written all of its own
+    torn.mkdir()
+    (torn / "trainer_state.json").write_text("{}")
+    (torn / "rng_state_1.pth").write_bytes(b"PK")
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
 
 
