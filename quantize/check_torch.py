@@ -56,8 +56,10 @@ def torch_logits(folder: Path, adapter: Path | None, onto: str, answers: Sequenc
     if adapter:
         from peft import PeftConfig, get_peft_model, load_peft_weights, set_peft_model_state_dict
 
+        config = PeftConfig.from_pretrained(adapter)
+        config.base_model_name_or_path = model.name_or_path  # proved by its digest; PEFT would warn of another folder
         trained = {key: value for key, value in load_peft_weights(str(adapter), "cpu").items() if _OWN not in key}
-        set_peft_model_state_dict(get_peft_model(model, PeftConfig.from_pretrained(adapter)), trained)
+        set_peft_model_state_dict(get_peft_model(model, config), trained)
     model.eval()
     longest = max(len(ids) for ids, _ in answers)
     padded = [ids + [0] * (longest - len(ids)) for ids, _ in answers]  # behind its end: no token looks ahead

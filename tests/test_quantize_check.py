@@ -32,7 +32,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("loud")
     base = make_small_base(folder / "base", initializer_range=0.05, max_position_embeddings=2048)
     weights(base / "model.safetensors", lambda tensors: tensors.update({n: t.float() for n, t in tensors.items()}))
-    return make_small_adapter(base, folder / "adapter", lora_alpha=32), base
+    adapter = make_small_adapter(base, folder / "adapter", lora_alpha=32)
+    config = json.loads((adapter / "adapter_config.json").read_text()) | {"base_model_name_or_path": "its/repo"}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    claim(adapter, base)
+    return adapter, base
 
 
 def spoilt(made: tuple[Path, Path], out: Path, edit: Edit, kind: str = "f16") -> Path:
@@ -129,6 +133,7 @@ def test_a_right_export_passes_and_says_so_in_figures(made: tuple[Path, Path], t
         [sys.executable, "-m", "quantize.check", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == "model.f16.gguf\ntorch on 16bit\nmodel.q8_0.gguf\n"
     assert done.stdout.count("  pass\n") == 2 and "FAIL" not in done.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["check.json", "model"]  # the f16 file was temporary
     text = (tmp_path / "check.json").read_text()
