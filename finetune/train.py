@@ -72,12 +72,16 @@ def find_checkpoint(checkpoints: Path) -> Path | None:
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether nothing of it was left unwritten by a kill: the trainer writes trainer_state.json last."""
+    """Whether nothing of it was left unwritten by a kill.
+
+    Rank 0 writes trainer_state.json last, but does not wait for the others: each ends with its own random state.
+    """
     try:
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return all(map(zipfile.is_zipfile, checkpoint.glob("rng_state*.pth")))  # each process writes its own
+    states = list(checkpoint.glob("rng_state*.pth"))
+    return len(states) >= world_size() and all(map(zipfile.is_zipfile, states))
 
 
 def _arguments(settings: Settings, checkpoints: Path, report_to: str = "none") -> Any:

@@ -112,7 +112,7 @@ def test_a_lost_rank_ends_the_job_with_one_line_and_resume_goes_on(
     words = command(TWO, out, dataset, *settings)
     launcher = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     checkpoint = tmp_path / ".adapter.checkpoints" / "checkpoint-10"
-    while not is_whole(checkpoint) and launcher.poll() is None:
+    while not ((checkpoint / "rng_state_1.pth").exists() and is_whole(checkpoint)) and launcher.poll() is None:
         time.sleep(0.01)
     kill_rank(launcher, victim)
     _, errors = launcher.communicate(timeout=60)  # it hangs no longer

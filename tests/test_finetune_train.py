@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -94,15 +95,22 @@ def test_a_killed_run_leaves_no_adapter_and_resumes_to_the_same_weights(
     assert max(float(abs(first[name] - second[name]).max()) for name in first) < 1e-5
 
 
-def test_a_checkpoint_that_a_kill_cut_short_is_not_resumed_from(tmp_path: Path) -> None:
-    for step, state in ((2, '{"global_step": 2}'), (10, '{"global_st'), (12, None)):
-        (tmp_path / f"checkpoint-{step}").mkdir()
+def test_a_checkpoint_that_a_kill_cut_short_is_not_resumed_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two processes, of which the first does not wait for the second before it writes its last file."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    whole, torn = '{"global_step": 2}', '{"global_st'
+    for step, state, random_states in ((2, whole, 2), (10, torn, 2), (12, None, 2), (14, whole, 1), (16, whole, 2)):
+        checkpoint = tmp_path / f"checkpoint-{step}"
+        checkpoint.mkdir()
+        for process in range(random_states):
+            with zipfile.ZipFile(checkpoint / f"rng_state_{process}.pth", "w") as file:
+                file.writestr("data.pkl", b"as torch.save packs it")
         if state is not None:
-            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
-    torn = tmp_path / "checkpoint-14"  # by the second process, after the first one had written all of its own
-    torn.mkdir()
-    (torn / "trainer_state.json").write_text("{}")
-    (torn / "rng_state_1.pth").write_bytes(b"PK")
+            (checkpoint / "trainer_state.json").write_text(state)
+    cut = tmp_path / "checkpoint-16" / "rng_state_1.pth"
+    cut.write_bytes(cut.read_bytes()[:40])
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
 
 
