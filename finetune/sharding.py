@@ -51,24 +51,31 @@ def sample_alike(trainer: Any, rows: list[Row], settings: Settings) -> None:
     trainer._get_train_sampler = lambda _dataset=None: LengthGroupedSampler(effective, lengths=lengths)
 
 
-def shard(trainer: Any, settings: Settings) -> None:
-    """Mend what accelerate would do otherwise, before the model is sharded in `trainer.train`.
+def make_policy(precision: str) -> Any:
+    """FSDP2 casts where DDP leaves it to autocast: what is gathered to `precision`, the gradients' sum to fp32.
 
-    It would have FSDP cast the sum of the ranks' gradients, and the loss, to 16 bits: autocast alone casts, as under
-    DDP.  And on CPUs it would leave FSDP out without a word, although every part of it runs there.
+    The loss is not cast; accelerate's own policy would take the 16 bits for all three.
     """
+    import torch
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}[precision]
+    return MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+
+
+def shard(trainer: Any, settings: Settings, precision: str) -> None:
+    """Have `trainer.train` shard the model; on CPUs accelerate would leave FSDP out without a word, though all of it runs."""
     if settings.parallel != "fsdp":
         return
     from accelerate import DistributedType
     from accelerate.utils import FullyShardedDataParallelPlugin
-    from torch.distributed.fsdp import MixedPrecisionPolicy
 
     state = trainer.accelerator.state
     if state.distributed_type == DistributedType.MULTI_CPU:
         state.distributed_type = DistributedType.FSDP
         state.fsdp_plugin = FullyShardedDataParallelPlugin(**trainer.args.fsdp_plugin_args)
         trainer.is_fsdp_enabled = True
-    state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy()
+    state.fsdp_plugin.mixed_precision_policy = make_policy(precision)
 
 
 def whole_weights(model: Any, settings: Settings) -> dict[str, Any] | None:

@@ -50,7 +50,7 @@ def train(
     sample_alike(trainer, rows, settings)
     check_batch(trainer, rows, rows[0]["input_ids"][-1])
     check_precision(model, precision(settings))
-    shard(trainer, settings)
+    shard(trainer, settings, precision(settings))
     trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints) if resume else None)
     shown = ("step", "loss", "learning_rate")
     curve = [{key: entry[key] for key in shown} for entry in trainer.state.log_history if "loss" in entry]

@@ -12,12 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from contract.handover import read_manifest
 from finetune.config import load_settings
 from finetune.lost import describe, lost_ranks
-from finetune.sharding import fsdp_arguments
+from finetune.sharding import fsdp_arguments, make_policy
 from finetune.train import is_whole
 from tests.conftest import ROOT
 
@@ -152,6 +153,14 @@ def test_sharding_needs_a_launcher(dataset: Path, tmp_path: Path) -> None:
     done = run(command([sys.executable], tmp_path / "a", dataset, "parallel=fsdp"))
     assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert "torchrun --nproc_per_node 2 -m finetune tiny" in done.stderr
+
+
+def test_layers_compute_in_16_bits_and_gradients_are_added_in_32() -> None:
+    policies = {kind: make_policy(kind) for kind in ("bf16", "fp16", "fp32")}
+    assert {kind: policy.param_dtype for kind, policy in policies.items()} == {
+        "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None
+    }  # fmt: skip
+    assert {(policy.reduce_dtype, policy.output_dtype) for policy in policies.values()} == {(torch.float32, None)}
 
 
 def test_ddp_is_the_launchers_alone() -> None:
