@@ -26,7 +26,9 @@ def fsdp_arguments(settings: Settings) -> dict[str, Any]:
     """What TrainingArguments takes for it; nothing for DDP, which the launcher alone turns on.
 
     Layers are cut by the model's own `_no_split_modules`.  Checkpointing stays TrainingArguments' own: FSDP's does not
-    keep the random state, so a dropout would be drawn anew in the backward pass.
+    keep the random state, so a dropout would be drawn anew in the backward pass.  Every micro-batch's gradients are
+    summed over the processes at once: a LoRA's are small, and torch (2.11 on two GPUs; 2.13 has the same lines) fails to
+    hold them back for a module that was never gathered, as the output matrix is not by TRL's chunked loss.
     """
     if settings.parallel != "fsdp":
         return {}
@@ -36,7 +38,8 @@ def fsdp_arguments(settings: Settings) -> dict[str, Any]:
         "reshard_after_forward": True,
         "state_dict_type": "SHARDED_STATE_DICT",  # each process writes its part of a checkpoint
     }
-    return {"fsdp": True, "fsdp_config": config}
+    at_once = {"gradient_accumulation_kwargs": {"sync_each_batch": True}}
+    return {"fsdp": True, "fsdp_config": config, "accelerator_config": at_once}
 
 
 def sample_alike(trainer: Any, rows: list[Row], settings: Settings) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.numpy import load_file
+from trl import SFTConfig
 
 from contract.handover import read_manifest
 from finetune.config import load_settings
@@ -165,6 +166,14 @@ def test_layers_compute_in_16_bits_and_gradients_are_added_in_32() -> None:
 
 def test_ddp_is_the_launchers_alone() -> None:
     assert fsdp_arguments(load_settings("tiny", [])) == {}
+
+
+def test_shards_hold_no_gradient_back_over_micro_batches() -> None:
+    """Torch fails at that where the loss reads the output matrix without gathering it: only CUDA goes that way."""
+    given = fsdp_arguments(load_settings("tiny", ["parallel=fsdp"]))["accelerator_config"]
+    assert SFTConfig(
+        "x", use_cpu=True, bf16=False, accelerator_config=given
+    ).accelerator_config.gradient_accumulation_kwargs["sync_each_batch"]
 
 
 def test_a_loss_says_what_would_do(tmp_path: Path) -> None:
