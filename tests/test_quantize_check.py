@@ -213,6 +213,10 @@ def test_no_number_fails_and_every_type_has_a_bound() -> None:
     right, wrong = (Seen(name, [[1]], [logits], [[1, 2]]) for name, logits in (("a", rows), ("b", rows * np.nan)))
     assert compare(right, right, EXPORTED).faults == []
     assert compare(wrong, right, EXPORTED).faults[0] == "mean KL nan is above 0.001"
+    tie = np.tile(np.float32([1e-3, 0, 0, 0]), (3, 1))  # of a model that knows nothing: near to equal, and others ahead
+    assert compare(Seen("t", [[1]], [tie], [[1, 2]]), Seen("u", [[1]], [tie[:, ::-1]], [[1, 2]]), EXPORTED).faults == []
+    told = compare(Seen("t", [[1]], [30 * tie], [[1, 2]]), Seen("u", [[1]], [30 * tie[:, ::-1]], [[1, 2]]), EXPORTED)
+    assert told.kl_mean < EXPORTED.kl_mean and told.faults == ["top-1 0.0 % is below 99 %"]
     ended = Seen("c", [[1]], [rows], [[1]])
     assert compare(ended, right, EXPORTED).first == {"prompt": 0, "position": 1, "reference": 2, "measured": -1}
     with pytest.raises(UserError, match="4 in the base's"):

@@ -74,8 +74,8 @@ def test_too_little_memory_is_told_before_anything_is_made(
 ) -> None:  # fmt: skip
     export(small_adapter, tmp_path / "model", "q8_0")
     source = open_source(tmp_path / "model", str(small_adapter), str(small_base))
-    monkeypatch.setattr(preflight, "_available", lambda: 900_000_000)
-    with pytest.raises(UserError, match=r"^needs 1,0\d\d MB of memory, 900 MB are available; close other programs$"):
+    monkeypatch.setattr(preflight, "_available", lambda: 700_000_000)
+    with pytest.raises(UserError, match=r"^needs 8\d\d MB of memory, 700 MB are available; close other programs$"):
         check(source, read_pairs(source, None))
     assert capsys.readouterr().err == ""
 
