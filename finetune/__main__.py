@@ -66,10 +66,10 @@ def finetune(
 
     data, out = Path(args.data), Path(args.out)
     with ThreadPoolExecutor(1) as aside:  # reads every byte of the base, while the first plan is made
-        digest = aside.submit(base_digest, folder)
+        digest = aside.submit(base_digest, folder) if not args.plan_only else None
         rows, tokenizer = _rows(settings, base, folder, data)
         plans = _plans(settings, parse_overrides(args.set), folder, rows, engine)
-        if args.plan_only:
+        if digest is None:
             return
         inputs = {"dataset": _digest(data), "base": digest.result()}
     checkpoints = _checkpoints(out, settings, inputs, args.resume)

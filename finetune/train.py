@@ -129,9 +129,8 @@ def save_adapter(
     `weights` are the trained tensors where the model itself holds only shards of them.
     """
     model.active_peft_config.base_model_name_or_path = repo  # else the base's folder on this very machine
-    model.save_pretrained(
-        folder, state_dict=weights, save_embedding_layers=False
-    )  # never resized; "auto" would ask the Hub about that
+    # The embeddings were never resized; "auto" would ask the Hub about that.
+    model.save_pretrained(folder, state_dict=weights, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
     (folder / "loss.json").write_text(json.dumps(curve, indent=1) + "\n", encoding="utf-8")
     draw_loss(curve, folder / "loss.png")
