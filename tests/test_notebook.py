@@ -97,4 +97,4 @@ def test_no_outputs_are_committed() -> None:
 
 def test_it_says_what_it_must() -> None:
     text = " ".join(cell.source for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "markdown")
-    assert "Not medical advice" in text and "A T4 was not measured" in text and "5.0 GiB" in text
+    assert "Not medical advice" in text and "A T4 was not measured" in text and "10.6 GiB" in text
