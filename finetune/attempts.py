@@ -103,7 +103,7 @@ def _compared(trained: Trained, plan: Plan | None) -> Trained:
     if plan is None:
         return trained
     measured = trained.figures["peak_gpu_gib"]
-    print(
-        f"memory: {measured:.2f} GiB at the peak, {plan.peak:.2f} planned ({plan.peak / measured - 1:+.0%})", flush=True
-    )
+    if is_main():
+        off = plan.peak / measured - 1
+        print(f"memory: {measured:.2f} GiB at the peak, {plan.peak:.2f} planned ({off:+.0%})", flush=True)
     return dataclasses.replace(trained, figures=trained.figures | {"planned_gpu_gib": round(plan.peak, 2)})

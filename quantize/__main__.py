@@ -26,6 +26,7 @@ from contract.handover import (
     sha256,
     write_manifest,
 )
+from quantize.adapter_config import ADAPTER_WEIGHTS
 from quantize.modelfile import fields, modelfiles
 from quantize.preflight import beside, check_base, check_disk, check_memory
 from quantize.recipe import RECIPES
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from quantize.nf4 import Difference
     from quantize.tensors import Tensor
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 DEFAULT = "q4_k_m"
 PACKAGES = ("numpy", "gguf", "sentencepiece", "llama-cpp-python")
 

@@ -13,7 +13,7 @@ from typing import Any
 from contract.errors import UserError, faults_error
 from contract.toml_file import fill
 
-ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # Features of PEFT that change more than W + scale * B @ A; each would be lost in silence, so each is refused by name.
 UNMERGEABLE = (
     "use_dora", "use_qalora", "use_bdlora", "lora_bias", "fan_in_fan_out", "trainable_token_indices", "target_parameters", "layer_replication", "alora_invocation_tokens", "kasa_config", "monteclora_config",

@@ -25,13 +25,13 @@ from contract.contract import load_contract
 from contract.errors import UserError, run
 from contract.example import read_examples
 from contract.handover import Manifest, check_outputs, new_file, read_manifest, sha256
+from quantize.adapter_config import ADAPTER_WEIGHTS
 from quantize.check_figures import EXPORTED, ONTO, QUANTISED, UNKNOWN, Compared, Seen, compare
 from quantize.check_models import open_gguf
 from quantize.check_torch import Answer, torch_logits, torch_memory, training_tokenizer
 from quantize.preflight import check_available, check_disk
 
 F16 = "model.f16.gguf"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ROWS = 16  # of --data: about 2,000 predicted tokens
 GREEDY = 64  # tokens at most of each greedy answer
 TERMS = ("Hypertension", "Edema", "Tachycardia", "Biopsy", "Anemia", "Homeostasis", "ECG", "Insulin resistance")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,32 +14,39 @@ from contract.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
+    from llama_cpp import Llama
 
 
 @dataclass(frozen=True)
 class Model:
-    """`feed` goes on where it ended, until `reset`."""
+    llama: Llama
+    add_bos: bool
 
-    name: str
-    tokenize: Callable[[str], list[int]]
-    reset: Callable[[], None]
-    feed: Callable[[list[int]], np.ndarray]  # token ids -> a row of logits each, of what comes behind it
+    def tokenize(self, text: str) -> list[int]:
+        ids = list(self.llama.tokenize(text.encode(), add_bos=False, special=True))
+        return [self.llama.token_bos(), *ids] if self.add_bos else ids
 
     def logits(self, ids: list[int]) -> np.ndarray:
-        self.reset()
-        return self.feed(ids)
+        """(len(ids), vocabulary): behind each token what is expected next."""
+        self.llama.reset()
+        return self._feed(ids)
 
     def greedy(self, ids: list[int], stop: int, most: int) -> list[int]:
         """The likeliest token, again and again: at most `most`, the stop token included."""
         made: list[int] = []
-        self.reset()
-        rows = self.feed(ids)
+        rows = self.logits(ids)
         while len(made) < most:
             made.append(int(rows[-1].argmax()))
             if made[-1] == stop:
                 break
-            rows = self.feed(made[-1:])
+            rows = self._feed(made[-1:])
         return made
+
+    def _feed(self, ids: list[int]) -> np.ndarray:
+        """Go on behind what was fed before."""
+        start = self.llama.n_tokens
+        self.llama.eval(ids)
+        return self.llama.scores[start : start + len(ids)].copy()  # type: ignore[no-any-return]
 
 
 @contextmanager
@@ -59,15 +66,7 @@ def open_gguf(path: Path, base: Base, tokens: int) -> Iterator[Model]:
     except ValueError as error:
         raise UserError(f"{path}: llama.cpp cannot load it ({error}); run `python -m quantize` again") from None
 
-    def feed(ids: list[int]) -> np.ndarray:
-        start = llama.n_tokens
-        llama.eval(ids)
-        return llama.scores[start : start + len(ids)].copy()  # type: ignore[no-any-return]
-
-    def tokenize(text: str) -> list[int]:
-        return [llama.token_bos()] * base.add_bos + list(llama.tokenize(text.encode(), add_bos=False, special=True))
-
     try:
-        yield Model(path.name, tokenize, llama.reset, feed)
+        yield Model(llama, base.add_bos)
     finally:
         llama.close()

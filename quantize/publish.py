@@ -18,11 +18,10 @@ from typing import Any
 from contract.errors import UserError, run
 from contract.handover import MANIFEST, Manifest, check_outputs, read_manifest
 from contract.hub import check_name, check_push, hub_errors
+from quantize.adapter_config import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from quantize.card import card, ggufs
 
 Files = dict[str, Path | bytes]  # path in the repository -> the file, or its content where it is not the file's own
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
 TEXT = (".json", ".toml", ".md", ".txt", "Modelfile")
 
 
@@ -63,7 +62,7 @@ def _check_adapter(folder: Path, manifest: Manifest, adapter: Path | None) -> Ma
         return None
     trained = read_manifest(adapter, "adapter")
     check_outputs(adapter, trained)
-    if manifest["inputs"].get("adapter") != trained["outputs"].get(WEIGHTS):
+    if manifest["inputs"].get("adapter") != trained["outputs"].get(ADAPTER_WEIGHTS):
         raise UserError(
             f"{adapter}: not the adapter that {folder} was made from; name that one, or leave --adapter out"
         )
@@ -74,12 +73,12 @@ def _config(adapter: Path, folder: Path) -> Files:
     """PEFT's config names the base by its Hub repository, not by a folder of this machine."""
     import tomllib
 
-    config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
+    config = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     named = config.get("base_model_name_or_path")
     if not is_path(named) and not (isinstance(named, str) and Path(named).is_dir()):
         return {}
     config["base_model_name_or_path"] = tomllib.loads((folder / "base.toml").read_text(encoding="utf-8-sig"))["repo"]
-    return {CONFIG: (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()}
+    return {ADAPTER_CONFIG: (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()}
 
 
 def _cleaned(folder: Path, manifest: Manifest, changed: Files) -> Files:

@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from contract.errors import UserError
-from quantize.adapter_config import ADAPTER_CONFIG, AdapterConfig, read_adapter_config
+from quantize.adapter_config import ADAPTER_CONFIG, ADAPTER_WEIGHTS, AdapterConfig, read_adapter_config
 from quantize.tensors import Tensor, open_file
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."  # what PEFT puts before the base's own module names
 
 EMBEDDINGS = {"model.embed_tokens.weight": "output matrix", "lm_head.weight": "embedding"}
@@ -69,10 +68,8 @@ def _sort(tensors: Mapping[str, Tensor]) -> tuple[dict[str, dict[str, Tensor]], 
             pairs.setdefault(match[1], {})[match[2]] = tensor
         else:
             whole[name.removeprefix(PREFIX)] = tensor
-    for module in pairs:
-        whole.pop(
-            f"{module}.base_layer.weight", None
-        )  # the base's own, which PEFT stores beside an output matrix's LoRA
+    for module in pairs:  # PEFT stores the base's own weights beside an output matrix's LoRA
+        whole.pop(f"{module}.base_layer.weight", None)
     return pairs, whole
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from contract.errors import UserError, run
-from contract.handover import read_manifest, write_manifest
+from contract.handover import new_file, read_manifest, write_manifest
 
 ROOT = Path(__file__).parent.parent
 PARAMETERS = 7_248_023_552
@@ -53,16 +53,27 @@ def main() -> None:
         base = Path(args.base) if args.base else make_base(Path(work) / "base", args.tokenizer)
         data = cut_dataset(Path(args.data), Path(work) / "dataset", args.rows)
         out = Path(args.out) if args.out else Path(work) / "results.json"
-        results = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else []
+        results = read_results(out)
         for name in names:
             if name in {result["way"] for result in results}:
                 continue  # measured by a run that was interrupted
             results.append(measure(name, WAYS[name] + args.set, data, base, Path(work) / "adapter", device))
             print(json.dumps(results[-1]), flush=True)
-            out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+            with new_file(out) as file:
+                file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         print(table(results, device))
-        if args.export and (Path(work) / "adapter").is_dir():
+        if args.export:
             print("\n" + export(args.export, Path(work), results[-1]))
+
+
+def read_results(out: Path) -> list[dict[str, Any]]:
+    """What an interrupted run had measured; a way that failed is tried again.  Raises UserError for another file."""
+    try:
+        return [one for one in json.loads(out.read_text(encoding="utf-8")) if one["way"] and "failed" not in one]
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{out}: not what this bench writes; name another --out") from None
 
 
 def measure(name: str, settings: Sequence[str], data: Path, base: Path, out: Path, device: str) -> dict[str, Any]:
@@ -100,6 +111,8 @@ def measure(name: str, settings: Sequence[str], data: Path, base: Path, out: Pat
 
 def export(kind: str, work: Path, trained: dict[str, Any]) -> str:
     """Markdown: the seconds of every stage from the dataset to a GGUF of the adapter in work/adapter, trained last."""
+    if not (work / "adapter").is_dir():
+        raise UserError("nothing was trained in this run, so there is nothing to export; name another --out")
     started = time.monotonic()
     command = [sys.executable, "-m", "quantize", str(work / "adapter"), "--out", str(work / "model"), "--type", kind]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

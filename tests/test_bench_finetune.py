@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from contract.errors import UserError
 from scripts.bench_export import make_model
-from scripts.bench_finetune import PARAMETERS, export, flop_use, last_epoch_loss, table
+from scripts.bench_finetune import PARAMETERS, export, flop_use, last_epoch_loss, read_results, table
 from tests.conftest import ROOT
 from tests.test_bench_export import SMALL
 
@@ -44,6 +45,22 @@ def test_the_adapter_is_exported_and_every_stage_timed(tmp_path: Path) -> None:
     seconds = [float(line.split("|")[2].removesuffix(" s ")) for line in lines[2:]]
     assert seconds[:2] == [2.0, 3.0] and seconds[2] > 0.1
     assert seconds[3] == pytest.approx(sum(seconds[:3]), abs=0.2) and f"{size:,} bytes" in lines[4]
+
+
+def test_what_was_measured_is_kept_and_what_failed_tried_again(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    assert read_results(out) == []
+    out.write_text('[{"way": "usual", "seconds": 1}, {"way": "ours", "failed": "no room"}]')
+    assert read_results(out) == [{"way": "usual", "seconds": 1}]
+    for text in ("[", "{}x", "[1]", "7"):
+        out.write_text(text)
+        with pytest.raises(UserError, match="not what this bench writes"):
+            read_results(out)
+
+
+def test_without_an_adapter_of_this_run_there_is_nothing_to_export(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing was trained in this run"):
+        export("q4_k_m", tmp_path, {})
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
