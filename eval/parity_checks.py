@@ -91,11 +91,14 @@ def training_tokenizer(folder: Path, base: Base) -> Encode:
 def compare_registration(
     folder: Path, base: Base, system: str, shown: dict[str, Any], outputs: dict[str, str]
 ) -> list[Difference]:
-    """What Ollama holds against the model folder, and the folder's Modelfile against the contract."""
+    """What Ollama holds against the model folder, and the folder's Modelfile against the contract.
+
+    Each of the folder's types is a tag of its own: the weights of any of them are right.
+    """
     modelfile = load_modelfile(folder / "Modelfile")
-    weights = next((digest for name, digest in outputs.items() if name.endswith(".gguf")), "")
+    weights, held = [digest for name, digest in outputs.items() if name.endswith(".gguf")], weights_digest(shown)
     pairs: list[tuple[str, Any, Any]] = [
-        ("weights", weights, weights_digest(shown)),
+        ("weights", held if held in weights else ", ".join(weights), held),
         ("template", base.ollama_template(), shown.get("template", "")),
         ("template in the Modelfile", base.ollama_template(), modelfile.template),
         ("system", system, shown.get("system", "")),

@@ -20,7 +20,7 @@ from eval.parity import compare, control_line, describe, requests
 from eval.server import Server
 from quantize.modelfile import fields
 from quantize.ollama_api import Ollama
-from quantize.register import register
+from quantize.register import register, register_all, tags
 from tests.conftest import ROOT, make_tokenizer
 
 FEW = {
@@ -29,9 +29,10 @@ FEW = {
 TEMPLATE = load_base("tiny").ollama_template()
 
 
-def make_model(adapter: Path, out: Path) -> Path:
+def make_model(adapter: Path, out: Path, types: str = "q4_k_m") -> Path:
     """A model folder by `python -m quantize`."""
-    subprocess.run([sys.executable, "-m", "quantize", adapter, "--out", out], cwd=ROOT, check=True, capture_output=True)
+    command = [sys.executable, "-m", "quantize", adapter, "--out", out, "--type", types]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     return out
 
 
@@ -186,6 +187,16 @@ def test_another_tokenizer_is_caught(served: Server, folder: Path, small_base: P
     found = compare(served, "parity", folder, str(other), FEW)
     assert {difference.what for difference in found.differences} == {"ids", "prompt tokens"}
     assert "the GGUF's vocabulary is not that of the base folder's tokenizer" in found.causes[0]
+
+
+def test_each_of_a_folders_types_is_served_as_trained(ollama: str, small_adapter: Path, tmp_path: Path) -> None:
+    several = make_model(small_adapter, tmp_path / "model", "q8_0,q4_k_m,f16")  # by name another one comes first
+    names = tags("parity:several", ["q8_0", "q4_k_m", "f16"])
+    register_all(several, names, Ollama(ollama))
+    outputs = read_manifest(several, "model")["outputs"]
+    for name, kind in names.items():
+        found = compare(Server(ollama), name, several, conversations=FEW)
+        assert (found.differences, found.gguf) == ([], outputs[f"model.{kind}.gguf"])
 
 
 def test_other_weights_are_caught(served: Server, folder: Path, tmp_path: Path) -> None:
