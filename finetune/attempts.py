@@ -50,7 +50,7 @@ def train_as_planned(
         if is_main():
             (checkpoints / "plan.json").write_text(json.dumps(plan and dataclasses.asdict(plan)), encoding="utf-8")
         resume = args.resume or find_checkpoint(checkpoints) is not None
-        used = plan.apply(settings) if plan else shared(settings, world_size())
+        used = plan.apply(settings) if plan else dataclasses.replace(shared(settings, world_size()), cuda_graphs=False)
         trained = _attempt(used, engine, folder, rows, tokenizer, checkpoints, resume, args.report_to)
         if trained:
             return _compared(trained, plan)
@@ -81,7 +81,8 @@ def _attempt(
         return Trained(model, settings, curve, figures)
     except torch.OutOfMemoryError:
         pass  # left by the error's frames until here: the model goes only after them
-    gc.collect()
+    for _ in range(2):  # what the first pass finalises holds a 4-bit base's weights
+        gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()

@@ -46,6 +46,7 @@ class Settings:
     warmup: float = 0.05  # share of the steps
     weight_decay: float = 0.0
     checkpointing: bool = True  # recompute activations: less memory, more time
+    cuda_graphs: bool = True  # Unsloth: replay a step's kernels by one launch, where the plan leaves steps that can be
     plan: bool = True  # on CUDA: cut the effective batch, and choose checkpointing and 16 or 4 bits, as memory allows
     gpu_memory: float = 0.0  # GiB of a GPU that training may take; 0 for what is free
     invented_share: float = 0.0  # extra rows, as a share, whose concept bears an invented name: only copying can answer

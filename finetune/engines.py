@@ -7,12 +7,14 @@ inside a function, and `choose_engine` comes first.
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 from typing import Any
 
 from contract.errors import UserError
 from finetune.config import Settings
 from finetune.cpu import has_matrix_units
+from finetune.graphs import graph_decoder
 from finetune.processes import local_rank
 
 
@@ -61,11 +63,13 @@ def _load_unsloth(settings: Settings, folder: Path) -> Any:
     import torch
     from unsloth import FastLanguageModel
 
+    if settings.cuda_graphs:
+        os.environ.setdefault("UNSLOTH_BLOCK_COMPILE", "0")  # half a minute to save launches that a graph saves too
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision(settings)]
     model, _ = FastLanguageModel.from_pretrained(
         model_name=str(folder), max_seq_length=settings.max_length, dtype=dtype, load_in_4bit=settings.load_in_4bit
     )
-    return FastLanguageModel.get_peft_model(
+    model = FastLanguageModel.get_peft_model(
         model,
         r=settings.lora_r,
         lora_alpha=settings.lora_alpha,
@@ -75,6 +79,9 @@ def _load_unsloth(settings: Settings, folder: Path) -> Any:
         use_gradient_checkpointing="unsloth" if settings.checkpointing else False,
         random_state=settings.seed,
     )
+    if settings.cuda_graphs:
+        graph_decoder(model, settings.batch)
+    return model
 
 
 def _load_peft(settings: Settings, folder: Path) -> Any:

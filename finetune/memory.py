@@ -1,7 +1,8 @@
 """How much GPU memory a way of training takes at its peak: from the base's shape, the LoRA's and the longest rows.
 
 A sum of what must be held (weights, LoRA, optimizer, activations) with two figures an engine fitted on one H200 at the
-shape of Mistral-7B (Unsloth 2026.10.9, PEFT 0.21, 2026-11-29: 29 settings from 512 to 16,384 tokens a step).
+shape of Mistral-7B (Unsloth 2026.10.9, PEFT 0.21, 2026-11-29: 29 settings from 512 to 16,384 tokens a step; for a base of
+a few million parameters `workspace` is too much by half a GiB).
 """
 
 from __future__ import annotations
@@ -101,16 +102,17 @@ def predicted_peak(
     tokens: int,
     width: int = 2,
     shards: int = 1,
+    graphs: int = 1,
 ) -> float:
     """GiB at the peak of a training step over `tokens` tokens; `lora` is the number of trained parameters.
 
-    `width` is the bytes of a value: 2 in bf16 and fp16, 4 in fp32.  With `shards` above 1 a GPU holds that part of the
+    `width` is the bytes of a value: 2 in bf16 and fp16, 4 in fp32.  Each of several CUDA `graphs` keeps its own gradients.  With `shards` above 1 a GPU holds that part of the
     weights and, gathered, the embeddings and two blocks: the one that computes and the next (FSDP2; not measured).
     """
     costs = ENGINES[engine]
     packed = shape.block_parameters()
     weights = packed * (0.5 + costs.absmax if four_bit else width) + shape.embedding_parameters() * width
-    trained = lora * (4 + costs.optimizer)
+    trained = lora * (4 + costs.optimizer + 4 * (graphs - 1))
     if shards > 1:
         gathered = (2 * packed / shape.layers + shape.embedding_parameters()) * width
         weights, trained = weights / shards + gathered, trained / shards

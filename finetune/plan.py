@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from contract.errors import UserError
 from finetune.config import Settings
+from finetune.graphs import graph_lengths
 from finetune.memory import GIB, Shape, predicted_peak
 from finetune.processes import gather, local_rank
 
@@ -22,6 +23,7 @@ LAUNCH_TOKENS = (
 )
 RECOMPUTING = 1.5  # times the work: the forward pass is done twice, the backward pass once
 UNPACKING = 1.1  # times the work: a 4-bit base is unpacked at every use
+PADDING = 1.1  # times the work: rows padded to a graph's length
 WIDTH = {"fp32": 4, "bf16": 2, "fp16": 2}  # bytes a value
 
 
@@ -41,19 +43,20 @@ class Plan:
     accumulation: int  # micro-batches a device and optimizer step
     checkpointing: bool
     load_in_4bit: bool
+    cuda_graphs: bool
     peak: float  # GiB, predicted
     cost: float  # relative time of an optimizer step
 
     def apply(self, settings: Settings) -> Settings:
-        keys = ("batch", "accumulation", "checkpointing", "load_in_4bit")
+        keys = ("batch", "accumulation", "checkpointing", "load_in_4bit", "cuda_graphs")
         return dataclasses.replace(settings, **{key: getattr(self, key) for key in keys})
 
     def __str__(self) -> str:
         base = "4-bit" if self.load_in_4bit else "16-bit"
         checkpointing = "checkpointing" if self.checkpointing else "no checkpointing"
-        return (
-            f"{base} base, batch {self.batch} x {self.accumulation}, {checkpointing}: {self.peak:.1f} GiB at the peak"
-        )
+        graphs = ", CUDA graphs" if self.cuda_graphs else ""
+        cut = f"batch {self.batch} x {self.accumulation}"
+        return f"{base} base, {cut}, {checkpointing}{graphs}: {self.peak:.1f} GiB at the peak"
 
 
 def read_gpu(limit: float) -> Gpu:
@@ -88,9 +91,8 @@ def make_plans(
     """
     mine = shared(settings, devices)
     rows = mine.batch * mine.accumulation
-    shards = devices if settings.parallel == "fsdp" else 1
     ways = [
-        _plan(settings, shape, lengths, engine, precision, batch, rows // batch, checkpointing, four_bit, shards)
+        _plan(settings, shape, lengths, engine, precision, devices, (batch, rows // batch, checkpointing, four_bit))
         for batch in _choices(mine, "batch", pinned, [batch for batch in range(1, rows + 1) if rows % batch == 0])
         for checkpointing in _choices(mine, "checkpointing", pinned, [False, True])
         for four_bit in _choices(mine, "load_in_4bit", pinned, [False, True] if settings.load_in_4bit else [False])
@@ -136,14 +138,22 @@ def _choices(settings: Settings, key: str, pinned: Collection[str], others: list
 
 
 def _plan(
-    settings: Settings, shape: Shape, lengths: Sequence[int], engine: str, precision: str, batch: int,
-    accumulation: int, checkpointing: bool, four_bit: bool, shards: int,
+    settings: Settings, shape: Shape, lengths: Sequence[int], engine: str, precision: str, devices: int,
+    cut: tuple[int, int, bool, bool],
 ) -> Plan:  # fmt: skip
+    """What one way to cut the step costs of memory and time; `cut` is the plan's first fields."""
+    batch, accumulation, checkpointing, four_bit = cut
     lora = shape.lora_parameters(settings.lora_r, settings.target_modules)
     longest = sorted(lengths, reverse=True)[:batch]
     tokens = sum(longest) if engine == "unsloth" else batch * longest[0]  # peft pads, Unsloth lays rows end to end
-    peak = predicted_peak(shape, engine, lora, four_bit, checkpointing, tokens, WIDTH[precision], shards)
+    can_graph = settings.cuda_graphs and engine == "unsloth" and devices == accumulation == 1 and not checkpointing
+    graphs = graph_lengths(lengths, batch) if can_graph else set()
+    if graphs:
+        tokens = batch * max(*graphs, longest[0])
+    shards = devices if settings.parallel == "fsdp" else 1
+    width = WIDTH[precision]
+    peak = predicted_peak(shape, engine, lora, four_bit, checkpointing, tokens, width, shards, len(graphs) or 1)
     mean = sum(lengths) / len(lengths)
-    work = (RECOMPUTING if checkpointing else 1) * (UNPACKING if four_bit else 1)
-    cost = accumulation * (batch * mean * work + LAUNCH_TOKENS)
-    return Plan(batch, accumulation, checkpointing, four_bit, peak, cost)
+    work = (RECOMPUTING if checkpointing else 1) * (UNPACKING if four_bit else 1) * (PADDING if graphs else 1)
+    cost = accumulation * (batch * mean * work + (0 if graphs else LAUNCH_TOKENS))
+    return Plan(*cut, bool(graphs), peak, cost)

@@ -105,6 +105,7 @@ def _arguments(settings: Settings, checkpoints: Path, report_to: str = "none") -
         max_length=settings.max_length,
         completion_only_loss=True,
         packing=False,
+        padding_free=False if settings.cuda_graphs else None,  # None: Unsloth lays rows end to end
         train_sampling_strategy="group_by_length",
         logging_steps=10,
         logging_first_step=True,

@@ -36,6 +36,7 @@ WAYS = {
     "usual recipe: Unsloth, batch 2 x 4, checkpointing, 4-bit": ["plan=false"],
     "TRL + PEFT + bitsandbytes, the same": ["plan=false", "engine=peft"],
     "ours by plan": [],
+    "ours, kernels launched one by one": ["cuda_graphs=false"],
     "ours, the 4-bit base kept": ["load_in_4bit=true"],
     "ours as on a T4: 14.7 GiB, fp16": ["gpu_memory=14.7", "precision=fp16", "load_in_4bit=true"],
 }
@@ -96,7 +97,8 @@ def measure(name: str, settings: Sequence[str], data: Path, base: Path, out: Pat
     return {
         "way": name,
         "plan": f"{'4' if used['load_in_4bit'] else '16'}-bit, {used['batch']} x {used['accumulation']}, "
-        f"{'checkpointing' if used['checkpointing'] else 'no checkpointing'}",
+        f"{'checkpointing' if used['checkpointing'] else 'no checkpointing'}"
+        f"{', CUDA graphs' if used['cuda_graphs'] else ''}",
         "seconds": counts["train_seconds"],
         "first_step": counts["first_step_seconds"],
         "process_seconds": round(seconds, 1),

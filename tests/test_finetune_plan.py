@@ -33,6 +33,11 @@ MEASURED = [
     ("peft", True, True, 2, 256, 5.87), ("peft", True, True, 2, 2048, 8.90),
 ]  # fmt: skip
 
+# 4-bit base, rows x tokens, graphs, GiB that torch reserved for it: a graph keeps its memory when its tensors are gone
+REPLAYED = [
+    (False, 8, 448, 6, 28.68), (False, 8, 320, 3, 24.21), (True, 8, 448, 6, 19.26), (True, 8, 320, 2, 14.79)
+]  # fmt: skip
+
 
 def plans(free: float, settings: Settings = PRESET, pinned: tuple[str, ...] = (), **how: object) -> list[Plan]:
     return make_plans(settings, pinned, MISTRAL, ROWS, Gpu("a GPU", free), "unsloth", **how)  # type: ignore[arg-type]
@@ -44,6 +49,26 @@ def test_the_predicted_peak_is_the_measured_one(
 ) -> None:
     predicted = predicted_peak(MISTRAL, engine, LORA, four_bit, checkpointing, rows * tokens)
     assert predicted == pytest.approx(measured, rel=0.05)
+
+
+@pytest.mark.parametrize(("four_bit", "rows", "tokens", "graphs", "measured"), REPLAYED)
+def test_the_predicted_peak_is_what_graphs_were_measured_to_keep(
+    four_bit: bool, rows: int, tokens: int, graphs: int, measured: float
+) -> None:
+    predicted = predicted_peak(MISTRAL, "unsloth", LORA, four_bit, False, rows * tokens, graphs=graphs)
+    assert predicted == pytest.approx(measured, rel=0.03)
+
+
+def test_only_a_step_of_one_micro_batch_and_process_is_replayed() -> None:
+    found = plans(14.7) + plans(24) + plans(139) + plans(139, devices=2)
+    assert {plan.cuda_graphs for plan in found} == {True, False}
+    for plan in found:
+        assert not plan.cuda_graphs or (plan.accumulation == 1 and not plan.checkpointing)
+    assert plans(139)[0].cuda_graphs and "CUDA graphs: " in str(plans(139)[0])
+    assert not any(plan.cuda_graphs for plan in plans(139, devices=2))
+    assert not any(plan.cuda_graphs for plan in plans(139, dataclasses.replace(PRESET, cuda_graphs=False)))
+    assert not make_plans(PRESET, (), MISTRAL, ROWS, Gpu("a GPU", 139), "peft")[0].cuda_graphs
+    assert not make_plans(PRESET, (), MISTRAL, [1500] * 9, Gpu("a GPU", 139), "unsloth")[0].cuda_graphs
 
 
 def test_weights_that_are_sharded_need_less_of_each_gpu() -> None:
@@ -135,7 +160,7 @@ def test_too_little_memory_is_told_with_what_the_smallest_plan_needs() -> None:
 def test_a_plan_is_put_into_the_settings() -> None:
     best = plans(139)[0]
     assert best.apply(PRESET) == dataclasses.replace(
-        PRESET, batch=8, accumulation=1, checkpointing=False, load_in_4bit=False
+        PRESET, batch=8, accumulation=1, checkpointing=False, load_in_4bit=False, cuda_graphs=True
     )
 
 
