@@ -68,7 +68,7 @@ def finetune(
     with ThreadPoolExecutor(1) as aside:  # reads every byte of the base, while the first plan is made
         digest = aside.submit(base_digest, folder) if not args.plan_only else None
         rows, tokenizer = _rows(settings, base, folder, data)
-        plans = _plans(settings, parse_overrides(args.set), folder, rows, engine)
+        plans = _plans(settings, parse_overrides(args.set), folder, rows, engine, args.plan_only)
         if digest is None:
             return
         inputs = {"dataset": _digest(data), "base": digest.result()}
@@ -100,8 +100,10 @@ def _rows(settings: Settings, base: Base, folder: Path, data: Path) -> tuple[lis
     return tokenize(examples, base, tokenizer, settings.max_length), tokenizer
 
 
-def _plans(settings: Settings, pinned: Collection[str], folder: Path, rows: list[Row], engine: str) -> list[Plan]:
-    """The plans, the best first; none where there is no GPU to plan for, or the preset forbids it."""
+def _plans(
+    settings: Settings, pinned: Collection[str], folder: Path, rows: list[Row], engine: str, show_all: bool
+) -> list[Plan]:
+    """The plans, the best first; none where there is no GPU to plan for.  `show_all` prints what to fall back on too."""
     import torch
 
     from finetune.engines import precision
@@ -124,7 +126,7 @@ def _plans(settings: Settings, pinned: Collection[str], folder: Path, rows: list
     plans = make_plans(settings, pinned, shape, lengths, gpu, engine, precision(settings), world_size())
     if is_main():
         print(f"plan: {plans[0]} ({reason(plans[0], settings, pinned, gpu)})", flush=True)
-        for plan in plans[1:]:
+        for plan in plans[1:] if show_all else ():
             print(f"else: {plan}", flush=True)
     return plans
 
