@@ -1,8 +1,8 @@
 """How much GPU memory a way of training takes at its peak: from the base's shape, the LoRA's and the longest rows.
 
-A sum of what must be held (weights, LoRA, optimizer, activations) with two figures an engine fitted on one H200 at the
-shape of Mistral-7B (Unsloth 2026.10.9, PEFT 0.21, 2026-11-29: 29 settings from 512 to 16,384 tokens a step; for a base of
-a few million parameters `workspace` is too much by half a GiB).
+A sum of what must be held (weights, LoRA, its gradients, optimizer, activations) with two figures an engine fitted on one
+H200 at the shape of Mistral-7B (Unsloth 2026.10.9, PEFT 0.21, 2026-11-29: 29 settings from 512 to 16,384 tokens a step);
+for a base of a few million parameters `workspace` is a tenth of a GiB too much.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class Costs:
 
 
 ENGINES = {
-    "unsloth": Costs(2, 1 / 64, (1.0, 1.0), 1.47, (0, 0), 0.61),  # 8-bit AdamW; block inputs wait in the host's memory
-    "peft": Costs(8, 4 / 64, (1.81, 2.41), 1.0, (2, 4), 0.30),
+    "unsloth": Costs(2, 1 / 64, (1.0, 1.0), 1.47, (0, 0), 0.30),  # 8-bit AdamW; block inputs wait in the host's memory
+    "peft": Costs(8, 4 / 64, (1.81, 2.41), 1.0, (2, 4), 0.0),
 }
 
 
@@ -112,7 +112,7 @@ def predicted_peak(
     costs = ENGINES[engine]
     packed = shape.block_parameters()
     weights = packed * (0.5 + costs.absmax if four_bit else width) + shape.embedding_parameters() * width
-    trained = lora * (4 + costs.optimizer + 4 * (graphs - 1))
+    trained = lora * (4 + costs.optimizer + 4 * graphs)
     if shards > 1:
         gathered = (2 * packed / shape.layers + shape.embedding_parameters()) * width
         weights, trained = weights / shards + gathered, trained / shards
