@@ -1,8 +1,8 @@
-"""What must hold of the real batch and the real model before the first step; each fault is told and nothing is trained."""
+"""What must hold of the real batch and the real model before the first step, and of the weights after the last.  Faults end the run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from contract.errors import UserError
@@ -68,3 +68,13 @@ def check_precision(model: Any, precision: str) -> None:
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.dtype == torch.bfloat16:
             raise UserError(f"{name} is bf16 in an fp16 run: this base was loaded in another precision; set precision")
+
+
+def check_weights(weights: Mapping[str, Any]) -> None:
+    """Every trained tensor is finite: no loss was taken after the last step.  Raises UserError naming the first that is not."""
+    for name, tensor in weights.items():
+        if not tensor.isfinite().all():
+            raise UserError(
+                f"{name} is not finite after the last step; lower learning_rate or use precision=fp32, and run without "
+                "--resume"
+            )

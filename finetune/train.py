@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from contract.errors import UserError
-from finetune.checks import check_batch, check_precision, watch_activations
+from finetune.checks import check_batch, check_precision, check_weights, watch_activations
 from finetune.config import Settings
 from finetune.engines import precision
 from finetune.processes import world_size
@@ -109,6 +109,7 @@ def _arguments(settings: Settings, checkpoints: Path, report_to: str = "none") -
         train_sampling_strategy="group_by_length",
         logging_steps=10,
         logging_first_step=True,
+        logging_nan_inf_filter=False,  # else a loss that is no number is logged as 0, and nobody hears of it
         save_strategy="steps",
         save_steps=settings.save_steps,
         save_total_limit=2,
@@ -127,8 +128,10 @@ def save_adapter(
 ) -> None:
     """adapter_model.safetensors and adapter_config.json, the loss curve as JSON and as a picture.
 
-    `weights` are the trained tensors where the model itself holds only shards of them.
+    `weights` are the trained tensors where the model itself holds only shards of them.  Raises UserError when one is
+    not finite.
     """
+    check_weights(weights or {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad})
     model.active_peft_config.base_model_name_or_path = repo  # else the base's folder on this very machine
     # The embeddings were never resized; "auto" would ask the Hub about that.
     model.save_pretrained(folder, state_dict=weights, save_embedding_layers=False)

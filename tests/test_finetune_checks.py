@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from contract.errors import UserError
-from finetune.checks import check_batch, check_precision, watch_activations
+from finetune.checks import check_batch, check_precision, check_weights, watch_activations
 
 ROWS = [
     {"input_ids": [1, 5, 6, 7, 2], "completion_mask": [0, 0, 1, 1, 1]},
@@ -85,3 +85,10 @@ def test_a_module_that_computes_in_bf16_ends_an_fp16_run_by_name() -> None:
 @pytest.mark.parametrize(("dtype", "precision"), [(torch.float16, "fp16"), (torch.bfloat16, "bf16")])
 def test_what_the_precision_allows_goes_on(dtype: torch.dtype, precision: str) -> None:
     first_step(dtype, precision)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_the_last_step_spoiled_are_not_handed_on(value: float) -> None:
+    check_weights({"good": torch.ones(2)})
+    with pytest.raises(UserError, match="lora_B is not finite after the last step; lower learning_rate"):
+        check_weights({"good": torch.ones(2), "lora_B": torch.tensor([1.0, value])})

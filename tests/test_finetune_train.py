@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file
+from safetensors.torch import load_file as load_torch
+from safetensors.torch import save_file as save_torch
 
 from contract.base_folder import base_digest
 from contract.handover import check_outputs, read_manifest
@@ -146,6 +148,17 @@ def test_a_base_without_tokenizer_model_is_refused(dataset: Path, small_base: Pa
             (copy / path.name).write_bytes(path.read_bytes())
     done = finetune("tiny", "--data", dataset, "--out", tmp_path / "adapter", "--set", f"base_folder={copy}")
     assert done.returncode == 1 and "no tokenizer.model" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_loss_that_is_no_number_ends_a_real_run(dataset: Path, small_base: Path, tmp_path: Path) -> None:
+    """transformers' own logs would say 0 of it, and an adapter of no numbers would be written."""
+    base = Path(shutil.copytree(small_base, tmp_path / "base"))
+    weights = load_torch(base / "model.safetensors")
+    weights["model.norm.weight"][0] = float("nan")
+    save_torch(weights, base / "model.safetensors", {"format": "pt"})
+    done = finetune("tiny", "--data", dataset, "--out", tmp_path / "adapter", "--set", f"base_folder={base}", *STEPS)
+    assert done.returncode == 1 and done.stderr.startswith("error: step 1: the loss is nan; lower learning_rate")
+    assert done.stderr.count("\n") == 1 and not (tmp_path / "adapter").exists()
 
 
 def test_a_dataset_that_was_changed_is_refused(dataset: Path, tmp_path: Path) -> None:
