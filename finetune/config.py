@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,16 @@ PRESETS = Path(__file__).parent / "presets"
 ENGINES = ("auto", "unsloth", "peft")
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 PARALLEL = ("ddp", "fsdp")
+SCHEDULES = (  # of transformers', those that need no figures of their own
+    "cosine", "linear", "constant", "constant_with_warmup", "cosine_with_restarts", "inverse_sqrt", "polynomial",
+)  # fmt: skip
+MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")  # a block's linear layers
+RANGES: dict[str, tuple[float, float]] = {  # the least and the most that a setting may be
+    "max_length": (1, 2**20), "lora_r": (1, 4096), "lora_alpha": (1, 2**20), "lora_dropout": (0, 0.99),
+    "epochs": (0, 10_000), "max_steps": (-1, 10**8), "batch": (1, 4096), "accumulation": (1, 4096),
+    "learning_rate": (0, 1), "warmup": (0, 1), "weight_decay": (0, 1), "gpu_memory": (0, 10_000),
+    "invented_share": (0, 1), "save_steps": (1, 10**8), "seed": (0, 2**32 - 1),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -28,19 +38,11 @@ class Settings:
     lora_r: int = 32
     lora_alpha: int = 32
     lora_dropout: float = 0.0
-    target_modules: tuple[str, ...] | list[str] = (
-        "q_proj",
-        "k_proj",
-        "v_proj",
-        "o_proj",
-        "gate_proj",
-        "up_proj",
-        "down_proj",
-    )
+    target_modules: list[str] = field(default_factory=lambda: list(MODULES))
     epochs: float = 1.0
     max_steps: int = -1  # optimizer steps; above 0 it wins over epochs
-    batch: int = 2  # rows a device and step
-    accumulation: int = 4  # steps gathered into one optimizer step
+    batch: int = 2  # rows of a micro-batch
+    accumulation: int = 4  # micro-batches of an optimizer step; times `batch`, the effective batch of all processes
     learning_rate: float = 3e-4
     schedule: str = "cosine"
     warmup: float = 0.05  # share of the steps
@@ -57,13 +59,14 @@ class Settings:
 def load_settings(preset: str, overrides: list[str]) -> Settings:
     """A shipped preset's name or a TOML's path, with `key=value` overrides parsed as TOML.  Raises UserError."""
     path = Path(preset) if preset.endswith(".toml") else PRESETS / f"{preset}.toml"
+    where = f"{path} with --set" if overrides else str(path)
     if not path.is_file():
         shipped = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
         raise UserError(f"{preset}: no such preset (shipped: {shipped}; or a path that ends in .toml)")
-    settings = fill(Settings, read_toml(path) | parse_overrides(overrides), str(path))
+    settings = fill(Settings, read_toml(path) | parse_overrides(overrides), where)
     faults = _faults(settings)
     if faults:
-        raise faults_error(str(path), faults)
+        raise faults_error(where, faults)
     return settings
 
 
@@ -79,30 +82,29 @@ def parse_overrides(overrides: list[str]) -> dict[str, Any]:
         if not found or not key.strip():
             raise UserError(f"--set {text}: wanted key=value")
         try:
-            table[key.strip()] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
+            (table[key.strip()],) = tomllib.loads(f"value = {value}").values()
+        except (ValueError, RecursionError):  # a number of 5,000 digits, brackets nested as deep
             table[key.strip()] = value.strip()
     return table
 
 
 def _faults(settings: Settings) -> list[str]:
-    faults = []
-    for key, options in (("engine", ENGINES), ("precision", PRECISIONS), ("parallel", PARALLEL)):
-        if getattr(settings, key) not in options:
-            faults.append(f"'{key}' is '{getattr(settings, key)}', wanted one of {', '.join(options)}")
+    options = {"engine": ENGINES, "precision": PRECISIONS, "parallel": PARALLEL, "schedule": SCHEDULES}
+    faults = [
+        f"'{key}' is '{getattr(settings, key)}', wanted one of {', '.join(known)}"
+        for key, known in options.items()
+        if getattr(settings, key) not in known
+    ]
     faults += _fsdp_faults(settings)
-    for key in ("max_length", "lora_r", "lora_alpha", "batch", "accumulation", "save_steps"):
-        if getattr(settings, key) < 1:
-            faults.append(f"'{key}' is {getattr(settings, key)}, wanted 1 or more")
-    if settings.gpu_memory < 0:
-        faults.append(f"'gpu_memory' is {settings.gpu_memory}, wanted 0 or more GiB")
-    if settings.learning_rate <= 0:
-        faults.append(f"'learning_rate' is {settings.learning_rate}, wanted more than 0")
-    if settings.epochs <= 0 and settings.max_steps < 1:
+    for key, (least, most) in RANGES.items():
+        if not least <= getattr(settings, key) <= most:  # what is no number is in no range
+            faults.append(f"'{key}' is {getattr(settings, key)}, wanted {least} to {most}")
+    if settings.learning_rate == 0:
+        faults.append("'learning_rate' is 0, wanted more")
+    if settings.epochs == 0 and settings.max_steps < 1:
         faults.append("'epochs' and 'max_steps' leave no step to train")
-    for key, high in (("lora_dropout", 0.99), ("warmup", 1.0), ("invented_share", 1.0)):
-        if not 0 <= getattr(settings, key) <= high:
-            faults.append(f"'{key}' is {getattr(settings, key)}, wanted 0 to {high}")
+    if not settings.target_modules or set(settings.target_modules) - set(MODULES):
+        faults.append(f"'target_modules' is {settings.target_modules}, wanted some of {', '.join(MODULES)}")
     return faults
 
 

@@ -24,7 +24,9 @@ def choose_engine(settings: Settings, preset: str) -> str:
 
     cuda = torch.cuda.is_available()
     if settings.load_in_4bit and not cuda:
-        raise UserError(f"preset '{preset}' needs a CUDA GPU (a 4-bit base); on a CPU use preset 'tiny'")
+        raise UserError(
+            f"preset '{preset}' needs a CUDA GPU (a 4-bit base); on a CPU use preset 'tiny', or load_in_4bit=false"
+        )
     if settings.engine == "unsloth" and not cuda:
         raise UserError("engine 'unsloth' needs a CUDA GPU; on a CPU use --set engine=peft")
     if settings.engine != "auto":

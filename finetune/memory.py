@@ -8,6 +8,7 @@ for a base of a few million parameters `workspace` is a tenth of a GiB too much.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +47,7 @@ class Shape:
     def embedding_parameters(self) -> int:
         return self.vocabulary * self.hidden * (1 if self.tied else 2)
 
-    def lora_parameters(self, rank: int, modules: tuple[str, ...] | list[str]) -> int:
+    def lora_parameters(self, rank: int, modules: Collection[str]) -> int:
         """Parameters of a LoRA of that rank on the modules that the base has."""
         return self.layers * rank * sum(sum(self.linear().get(name, (0, 0))) for name in modules)
 

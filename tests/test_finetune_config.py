@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from contract.errors import UserError
-from finetune.config import PRESETS, load_settings, parse_overrides
+from finetune.config import PRESETS, RANGES, Settings, load_settings, parse_overrides
 
 
 @pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.toml")))
@@ -53,6 +54,19 @@ def test_overrides_are_toml_and_win_over_the_preset() -> None:
             ["set load_in_4bit=false", "set engine=peft"],
         ),
         ('base = "tiny"\n', ["nonsense"], ["wanted key=value"]),
+        ('base = "tiny"\n', ["=1"], ["--set =1: wanted key=value"]),
+        ('base = "tiny"\n', ["seed=-1", "batch=1\nlora_r=2"], ["my.toml with --set: ", "'batch' is '1"]),
+        (
+            'base = "tiny"\n',
+            ["seed=-1", "schedule=cosin"],
+            ["'seed' is -1, wanted 0 to", "'cosin', wanted one of cosine"],
+        ),
+        ('base = "tiny"\n', ["target_modules=q_proj"], ["'target_modules' is 'q_proj', wanted list[str]"]),
+        ('base = "tiny"\n', ["target_modules=[]"], ["'target_modules' is [], wanted some of q_proj"]),
+        ('base = "tiny"\n', ['target_modules=["q_proj", "nope"]'], ["wanted some of q_proj"]),
+        ('base = "tiny"\n', ["learning_rate=0"], ["'learning_rate' is 0, wanted more"]),
+        ('base = "tiny"\n', ["batch=" + "9" * 5000], ["'batch' is '999"]),
+        ('base = "tiny"\n', ["batch=" + "[" * 5000], ["'batch' is '[[["]),
         ("base = [", [], ["not valid TOML"]),
     ],
 )
@@ -64,6 +78,19 @@ def test_all_faults_of_a_preset_are_told_at_once(
     with pytest.raises(UserError) as error:
         load_settings(str(path), overrides)
     assert [text for text in wanted if text not in str(error.value)] == []
+
+
+@pytest.mark.parametrize("key", sorted(RANGES))
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e400", str(10**30), "-2"])
+def test_no_number_is_taken_that_cannot_be_meant(key: str, value: str) -> None:
+    with pytest.raises(UserError, match=rf"tiny.toml with --set: '{key}' is "):
+        load_settings("tiny", [f"{key}={value}"])
+
+
+def test_every_number_of_the_settings_has_a_range() -> None:
+    numbers = {field.name for field in dataclasses.fields(Settings) if field.type in ("int", "float")}
+    assert numbers == RANGES.keys()
+    assert all(least <= getattr(Settings("tiny"), key) <= most for key, (least, most) in RANGES.items())
 
 
 def test_an_unknown_preset_names_the_shipped_ones() -> None:
