@@ -62,6 +62,11 @@ def open_gguf(path: Path, settings: Mapping[str, Any] | None = None) -> Iterator
         llama.close()
 
 
+def first_gguf(folder: Path) -> Path:
+    """The GGUF of a model folder's first type: the one that is registered by the name itself, not as its tag."""
+    return folder / f"model.{read_manifest(folder, 'model')['settings']['type']}.gguf"
+
+
 def read_served(folder: Path) -> Served:
     """The model folder's base, system prompt and parameters.  Raises UserError when a file is missing or broken."""
     base = load_base(folder / "base.toml")

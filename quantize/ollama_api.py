@@ -24,6 +24,13 @@ class Ollama:
         # Proxies of the environment are for the way out, not for a server of one's own.
         self._client = httpx.Client(base_url=url, trust_env=False)
 
+    def check_name(self, name: str) -> None:
+        """Raises UserError where no model may have this name: /api/show refuses it, whether it is there or not."""
+        answer = self._call("POST", "/api/show", {"model": name}, allowed=(400, 404))
+        if answer.status_code == 400:
+            reason = _reason(answer.text)
+            raise UserError(f"{self.url}: refuses the name '{name}' ({reason}); take one such as medical-mistral:tiny")
+
     def has_blob(self, sha256: str) -> bool:
         return self._call("HEAD", f"/api/blobs/sha256:{sha256}", allowed=(404,)).status_code == 200
 

@@ -64,15 +64,16 @@ def register_all(folder: Path, names: Mapping[str, str], ollama: Ollama) -> dict
     unknown = [kind for kind in names.values() if kind and kind not in types]
     if unknown:
         raise UserError(f"{folder}: holds no {unknown[0]} (it holds {', '.join(types)}); name one of these with --type")
-    made = {}
-    for name, kind in names.items():
-        gguf, (modelfile, text) = folder / f"model.{kind or types[0]}.gguf", texts[kind or types[0]]
+    chosen = {name: kind or types[0] for name, kind in names.items()}
+    for modelfile, text in (texts[kind] for kind in chosen.values()):
         if (folder / modelfile).read_text(encoding="utf-8") != text:
             raise UserError(
                 f"{folder}: its {modelfile} is of another version of this project; export it again with python -m quantize"
             )
-        made[name] = _create(gguf, manifest["outputs"][gguf.name], name, values, ollama)
-    return made
+    for name in chosen:  # before gigabytes are sent, not after
+        ollama.check_name(name)
+    ggufs = {name: folder / f"model.{kind}.gguf" for name, kind in chosen.items()}
+    return {name: _create(gguf, manifest["outputs"][gguf.name], name, values, ollama) for name, gguf in ggufs.items()}
 
 
 def _types(manifest: Manifest) -> list[str]:

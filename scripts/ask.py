@@ -1,29 +1,30 @@
 """Model folder + question -> its answer, from llama.cpp in this process: to try a GGUF where no Ollama is.
 
+Of a folder with several types the first answers, which is also the one that Ollama has under the model's own name.
+
 python -m scripts.ask artifacts/terminology/tiny/model "Explain the medical term: Hypertension"
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from contract.errors import UserError, run
 from eval.backends import Request
-from eval.embedded import open_gguf
+from eval.embedded import first_gguf, open_gguf
 
 
 def main() -> None:
     args = _parser().parse_args()
-    folder = Path(args.model)
-    ggufs = sorted(folder.glob("*.gguf"))
-    if not ggufs:
-        raise UserError(f"{folder}: no GGUF there; `make quantize` writes one into artifacts/TASK/PRESET/model")
-    with open_gguf(ggufs[0]) as backend:
+    gguf = first_gguf(Path(args.model))
+    with open_gguf(gguf) as backend:
         answer = backend.ask(Request("question", ({"role": "user", "content": args.question},)))
     if answer.error:
-        raise UserError(f"{ggufs[0]}: no answer: {answer.error}")
-    print(answer.text.strip())
+        raise UserError(f"{gguf}: no answer: {answer.error}")
+    print(answer.text.strip(), flush=True)
+    print(f"({gguf.name} said so, and may be wrong: educational, not medical advice)", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

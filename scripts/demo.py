@@ -19,6 +19,7 @@ from contract.errors import UserError, run
 from contract.handover import MANIFEST, read_manifest, sha256
 from contract.ollama_address import server_url
 from eval.compare import one_answer, table
+from eval.embedded import first_gguf
 from eval.report import read_report
 from eval.server import Server
 
@@ -58,7 +59,7 @@ def _measure(model: Path, data: Path, name: str | None, limit: int) -> Path:
     With a `name` Ollama serves it, under that name and the folder's ending, and forgets it again.
     """
     ending = model.name.removeprefix("model")
-    out, gguf = model.parent / f"report{ending}", next(model.glob("*.gguf"))
+    out, gguf = model.parent / f"report{ending}", first_gguf(model)
     if _is_fresh(out, model, gguf, data, "ollama" if name else "llama_cpp", limit):
         return out
     arguments = ("--data", data, "--limit", limit, "--out", out)
@@ -101,10 +102,11 @@ def _show(folder: Path, data: Path, reports: dict[str, Path], name: str, served:
     print(f"\nseconds a stage: {', '.join(times)}; this evaluation of three models {seconds:.0f}")
     example = one_answer(reports["tuned"])
     if example:
-        print(f"\nOne answer (it shows the form; a model this small is often wrong, and nothing here is medical advice)\n"
+        print(f"\nOne answer (it shows the form; a model this small is often wrong: educational, not medical advice)\n"
               f"> {example['request']}\n{example['text'].strip()}")  # fmt: skip
-    gguf = next((folder / "model").glob("*.gguf"))
-    print(f"\nmodel {gguf}\nreport {reports['tuned'] / 'report.html'}\nloss curve {folder / 'adapter' / 'loss.png'}")
+    print(
+        f"\nmodel {first_gguf(folder / 'model')}\nreport {reports['tuned'] / 'report.html'}\nloss curve {folder / 'adapter' / 'loss.png'}"
+    )
     if served:
         print(f'next: ollama run {name} "Explain the medical term: Hypertension"')
     else:

@@ -20,8 +20,8 @@ from quantize.__main__ import export
 from quantize.modelfile import render
 from quantize.ollama_api import Ollama
 from quantize.recipe import RECIPES
-from quantize.register import differences, register, register_all
-from tests.conftest import ROOT, _ollama_binary
+from quantize.register import differences, register, register_all, tags
+from tests.conftest import ROOT, _ollama_binary, make_small_adapter
 from tests.test_modelfile import changed
 from tests.test_quantize_ollama_api import BUSY, Answer, stand_in
 
@@ -187,9 +187,19 @@ def test_a_modelfile_of_other_code_is_refused(copy: Path) -> None:
         register(copy, "never", Ollama("http://127.0.0.1:1"))
 
 
-def test_an_invalid_name_is_told_in_ollamas_words(ollama: str, model: Path) -> None:
-    with pytest.raises(UserError, match="/api/create failed with 400: invalid model name"):
-        register(model, "no such name!", Ollama(ollama))
+@pytest.mark.parametrize(
+    "name",
+    ["no such name!", "", "a:b:c", "x:" + "t" * 79],  # the last is one, until a type is put behind it
+)
+def test_a_name_that_ollama_refuses_is_told_before_anything_is_sent(
+    ollama: str, small_base: Path, tmp_path: Path, name: str
+) -> None:
+    make_small_adapter(small_base, tmp_path / "adapter", seed=len(name) + 70)  # weights that no test has sent yet
+    export(tmp_path / "adapter", tmp_path / "model", "q4_k_m,q8_0")
+    server, outputs = Ollama(ollama), read_manifest(tmp_path / "model", "model")["outputs"]
+    with pytest.raises(UserError, match=r"refuses the name '.*' \((invalid model name|model is required)\); take one"):
+        register_all(tmp_path / "model", tags(name, ["q4_k_m", "q8_0"]), server)
+    assert not any(server.has_blob(digest) for file, digest in outputs.items() if file.endswith(".gguf"))
 
 
 SHOWN = {
