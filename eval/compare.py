@@ -21,7 +21,9 @@ def main() -> None:
     print(table({str(folder) if alike else folder.name: read_report(folder) for folder in folders}))
     example = one_answer(folders[-1])
     if example:
-        print(f"\n{example['request']}\n\n{example['text'].strip()}")
+        print(
+            f"\n> {example['request']}\n{example['text'].strip()}\n\n(one answer, which may be wrong: educational, not medical advice)"
+        )
 
 
 def table(reports: dict[str, Report]) -> str:

@@ -179,7 +179,14 @@ def summary(report: Report) -> str:
     """One line: how many were asked, judged and failed, and whether the content is on the subject."""
     errors = ", ".join(f"{n} {kind}" for kind, n in report.errors.items())
     failed = f"{report.failed} failed" + (f" ({errors})" if errors else "")
+    further = sum(rung.attempted for rung in report.ladder) - report.attempted
+    first = (
+        f" (each request's first answer at temperature {report.ladder[0].temperature:g}; the {further} others count by "
+        "temperature only)"
+        if report.ladder and further
+        else ""
+    )
     return (
-        f"{report.attempted} attempted = {report.judged} judged + {failed}; "
+        f"{report.attempted} attempted = {report.judged} judged + {failed}{first}; "
         f"term named {report.named}; {report.seconds} s, by {report.backend}"
     )

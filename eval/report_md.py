@@ -72,17 +72,18 @@ def table(report: Report) -> str:
         f"{report.model}: adherence {report.adherence}, loose {_share(report.loose)}, lenient {_share(report.lenient)}"
     ]
     lines += [summary(report), f"concept by concept: {clustered_line(report)}", _content(report.content).rstrip()]
+    others = {f"({other.name})" if other.pretended else other.name: other for other in report.others}
+    wide = max([24, *(len(name) + 2 for name in (*others, *report.sections, *report.categories))])
     for what, rates in (("section", report.sections), ("category", report.categories)):
-        lines += [f"  {what:9}{name:24}{rate}" for name, rate in rates.items()]
-    lines += [f"  choice   {name:24}{score.accuracy}" for name, score in report.choices.items()]
-    lines += [f"  failed   {cls:24}{n}" for cls, n in report.primary.items()]
+        lines += [f"  {what:9}{name:{wide}}{rate}" for name, rate in rates.items()]
+    lines += [f"  choice   {name:{wide}}{score.accuracy}" for name, score in report.choices.items()]
+    lines += [f"  failed   {cls:{wide}}{n}" for cls, n in report.primary.items()]
     if len(report.ladder) > 1 or any(rung.pass_k for rung in report.ladder):
-        lines += [f"  temperature {rung.temperature:<21g}{rung}" for rung in report.ladder]
-    for other in report.others:
+        lines += [f"  temperature {rung.temperature:<{wide - 3}g}{rung}" for rung in report.ladder]
+    for name, other in others.items():
         score = "-" if other.content.score is None else f"{other.content.score:.2f}"
-        name = f"({other.name})" if other.pretended else other.name
-        lines.append(f"  against  {name:24}{other.adherence}, term named {_share(other.named)}, content {score}")
-        lines += [f"           {'':24}{other.paired}"] if other.paired and not other.pretended else []
+        lines.append(f"  against  {name:{wide}}{other.adherence}, term named {_share(other.named)}, content {score}")
+        lines += [f"           {'':{wide}}{other.paired}"] if other.paired and not other.pretended else []
     lines += [marked_line(report)] if report.marked else []
     return "\n".join(line for line in lines if line)
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -9,9 +10,11 @@ from contract.errors import UserError, run
 from contract.handover import check_outputs, read_manifest
 from eval import compare
 from eval.backends import REPEATED, Answer, failed
+from eval.compared import compared as line_of
 from eval.judged import Judged, with_content
+from eval.ladder import ladder
 from eval.report import Evidence, Report, read_report, summarise, write_report
-from eval.report_md import to_markdown
+from eval.report_md import table, to_markdown
 from eval.verdict import judge
 from tests.test_eval_verdict import CLEAN, EXAMPLE, NOTE
 
@@ -82,6 +85,18 @@ def test_the_page_tells_counts_and_faults() -> None:
     assert "| TRUNCATED | 1 | 1 |" in page and "NOTE_WEAK in note: 'Ask.'" in page and "- digest: abc" in page
 
 
+def test_the_terminals_table_keeps_long_names_apart_and_says_which_answers_it_counts() -> None:
+    rows, name = judged("clean", "weak note"), "medical-mistral:tiny-base"
+    hot = [dataclasses.replace(row, temperature=0.7) for row in rows]
+    changes = {"ladder": ladder([*rows, *hot], 1), "others": (line_of(name, rows, rows),)}
+    lines = table(dataclasses.replace(report_of("clean", "weak note"), **changes)).splitlines()
+    shares = [line.split("%")[0] for line in lines if line.startswith("  ") and "%" in line]
+    assert f"  against  {name}  50.0 " in shares and "  temperature 0.7                     50.0 " in shares
+    assert len({len(share) for share in shares if " 50.0 " in share}) == 1, "one column"
+    told = "judged + 0 failed (each request's first answer at temperature 0; the 2 others count by temperature only)"
+    assert told in lines[1] and "first answer" not in table(report_of("clean"))
+
+
 def test_a_clean_run_has_no_faults_to_tell() -> None:
     page = to_markdown(report_of("clean"), judged("clean"), {})
     assert "Failed answers" not in page and "failure class" not in page
@@ -114,7 +129,9 @@ def test_compare_prints_a_line_a_report_and_one_answer(
     assert lines[0].split() == ["report", "adherence", "n", "term", "named", "seconds", "model"]
     assert lines[1].startswith("base") and " 0.0 % (0.0 to 79.3) 1 (+1 failed) " in lines[1]
     assert lines[2].startswith("tuned") and " 50.0 % (9.5 to 90.5) 2 (+1 failed) " in lines[2]
-    assert answer.strip() == f"What is uremia?\n\n{CLEAN}", "the one that adheres, not the first"
+    request, _, text = answer.strip().partition("\n")
+    assert (request, text.rpartition("\n\n")[0]) == ("> What is uremia?", CLEAN), "the one that adheres, not the first"
+    assert text.endswith("\n\n(one answer, which may be wrong: educational, not medical advice)")
 
 
 def test_compare_tells_reports_of_one_name_apart(
