@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import hashlib
 import importlib.util
-import json
 import os
 import shutil
 import time
@@ -22,10 +21,11 @@ from contract.errors import UserError, run
 from contract.example import read_examples
 from contract.handover import check_outputs, check_replaceable, new_folder, read_manifest, write_manifest
 from contract.tokenizer import load_tokenizer
+from finetune.checkpoints import begin, told_where_to_resume
 from finetune.config import Settings, load_settings, parse_overrides
 from finetune.cpu import prepare_cpu
 from finetune.lost import watch_peers
-from finetune.processes import is_main, wait_for_all, world_size
+from finetune.processes import is_main, world_size
 from finetune.sharding import check_launched, whole_weights
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def finetune(
 ) -> None:
     """Train and hand the adapter folder on, whole or not at all."""
     from finetune.attempts import train_as_planned
-    from finetune.train import clear_checkpoints, save_adapter
+    from finetune.train import save_adapter
 
     data, out = Path(args.data), Path(args.out)
     with ThreadPoolExecutor(1) as aside:  # reads every byte of the base, while the first plan is made
@@ -72,8 +72,8 @@ def finetune(
         if digest is None:
             return
         inputs = {"dataset": _digest(data), "base": digest.result()}
-    checkpoints = _checkpoints(out, settings, inputs, args.resume)
-    with watch_peers(checkpoints):
+    checkpoints = begin(out, settings, inputs, args.resume)
+    with watch_peers(checkpoints), told_where_to_resume(checkpoints):
         trained = train_as_planned(plans, settings, engine, folder, rows, tokenizer, checkpoints, args)
         weights = whole_weights(trained.model, settings)
     if not is_main():
@@ -87,7 +87,7 @@ def finetune(
         }  # fmt: skip
         counts = _counts(trained.model, rows) | {"final_loss": trained.curve[-1]["loss"]} | trained.figures
         write_manifest(target, "adapter", inputs, resolved, counts, PACKAGES + ENGINE_PACKAGES[engine], started)
-    clear_checkpoints(checkpoints)
+    shutil.rmtree(checkpoints, ignore_errors=True)
     print(f"final loss {trained.curve[-1]['loss']:.3f} after {time.monotonic() - started:.0f} s; adapter in {out}")
 
 
@@ -129,25 +129,6 @@ def _plans(
         for plan in plans[1:] if show_all else ():
             print(f"else: {plan}", flush=True)
     return plans
-
-
-def _checkpoints(out: Path, settings: Settings, inputs: dict[str, str], resume: bool) -> Path:
-    """The checkpoints' folder beside `out`; a run may only resume what the same settings and inputs began."""
-    folder = out.with_name(f".{out.name}.checkpoints")
-    key = json.dumps([dataclasses.asdict(settings), inputs, world_size()], sort_keys=True)
-    mark = folder / "run.json"
-    if resume and not mark.is_file():
-        raise UserError(f"{folder}: no checkpoint to resume from; run without --resume")
-    if resume and mark.read_text(encoding="utf-8") != key:
-        raise UserError(
-            f"{folder}: was begun with other settings, data or base, or by another number of processes; run without --resume"
-        )
-    if not resume and is_main():
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        mark.write_text(key, encoding="utf-8")
-    wait_for_all()
-    return folder
 
 
 def _digest(data: Path) -> str:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from contract.errors import UserError
+from contract.handover import new_file
+from finetune.checkpoints import find_checkpoint
 from finetune.config import Settings
 from finetune.plan import Plan, shared
 from finetune.processes import is_main, wait_for_all, world_size
@@ -39,8 +41,6 @@ def train_as_planned(
     args: argparse.Namespace,
 ) -> Trained:
     """Try the plans in turn; without any, the settings as they are.  A resumed run keeps the plan that it began with."""
-    from finetune.train import find_checkpoint
-
     if args.resume:
         plans = _resumed(checkpoints, plans)
         wait_for_all()  # every process has read the plan before the first writes it anew
@@ -48,7 +48,8 @@ def train_as_planned(
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", f"{args.out}-{args.report_to}")
     for plan, smaller in zip([*plans] or [None], [*plans[1:], None], strict=True):
         if is_main():
-            (checkpoints / "plan.json").write_text(json.dumps(plan and dataclasses.asdict(plan)), encoding="utf-8")
+            with new_file(checkpoints / "plan.json") as file:
+                file.write_text(json.dumps(plan and dataclasses.asdict(plan)), encoding="utf-8")
         resume = args.resume or find_checkpoint(checkpoints) is not None
         used = plan.apply(settings) if plan else dataclasses.replace(shared(settings, world_size()), cuda_graphs=False)
         trained = _attempt(used, engine, folder, rows, tokenizer, checkpoints, resume, args.report_to)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from finetune.checkpoints import find_checkpoint
 from finetune.processes import gather, rank, world_size
 
 REAPED = 5.0  # seconds in which a launcher has noticed that a process of its own died; torchrun takes a tenth of one
@@ -53,8 +54,6 @@ def lost_ranks(peers: Sequence[Peer]) -> list[int]:
 
 def describe(lost: Sequence[int], count: int, checkpoints: Path) -> str:
     """What happened and what would do, in one line."""
-    from finetune.train import find_checkpoint
-
     who, were = ("rank", "was") if len(lost) == 1 else ("ranks", "were")
     ranks = " and ".join(map(str, lost))
     what = f"{who} {ranks} of {count} {were} lost (killed, out of memory, or by its own error above)"

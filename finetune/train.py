@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
-import zipfile
 from pathlib import Path
 from typing import Any
 
-from contract.errors import UserError
+from finetune.checkpoints import last_checkpoint
 from finetune.checks import check_batch, check_precision, check_weights, watch_activations
 from finetune.config import Settings
 from finetune.engines import precision
@@ -55,33 +53,6 @@ def train(
     shown = ("step", "loss", "learning_rate")
     curve = [{key: entry[key] for key in shown} for entry in trainer.state.log_history if "loss" in entry]
     return curve, meter.figures()
-
-
-def last_checkpoint(checkpoints: Path) -> str:
-    """The newest whole checkpoint's folder.  Raises UserError when there is none."""
-    found = find_checkpoint(checkpoints)
-    if found is None:
-        raise UserError(f"{checkpoints}: no checkpoint to resume from; run without --resume")
-    return str(found)
-
-
-def find_checkpoint(checkpoints: Path) -> Path | None:
-    """The newest whole checkpoint's folder, if there is one."""
-    found = filter(is_whole, checkpoints.glob("checkpoint-*"))
-    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-
-
-def is_whole(checkpoint: Path) -> bool:
-    """Whether nothing of it was left unwritten by a kill.
-
-    Rank 0 writes trainer_state.json last, but does not wait for the others: each ends with its own random state.
-    """
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    states = list(checkpoint.glob("rng_state*.pth"))
-    return len(states) >= world_size() and all(map(zipfile.is_zipfile, states))
 
 
 def _arguments(settings: Settings, checkpoints: Path, report_to: str = "none") -> Any:
@@ -155,7 +126,3 @@ def draw_loss(curve: list[dict[str, float]], path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
-
-
-def clear_checkpoints(checkpoints: Path) -> None:
-    shutil.rmtree(checkpoints, ignore_errors=True)

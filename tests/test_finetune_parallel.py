@@ -17,10 +17,10 @@ from safetensors.numpy import load_file
 from trl import SFTConfig
 
 from contract.handover import read_manifest
+from finetune.checkpoints import is_whole
 from finetune.config import load_settings
 from finetune.lost import describe, lost_ranks
 from finetune.sharding import fsdp_arguments, make_policy
-from finetune.train import is_whole
 from tests.conftest import ROOT
 
 SETTINGS = ["max_steps=16", "save_steps=10", "batch=2", "invented_share=0", "precision=fp32"]

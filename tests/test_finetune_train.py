@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from safetensors.torch import save_file as save_torch
 
 from contract.base_folder import base_digest
 from contract.handover import check_outputs, read_manifest
-from finetune.train import is_whole, last_checkpoint
+from finetune.checkpoints import is_whole
 from tests.conftest import ROOT
 
 STEPS = ["--set", "max_steps=4", "--set", "batch=2", "--set", "invented_share=0", "--set", "max_length=2048"]
@@ -95,32 +94,6 @@ def test_a_killed_run_leaves_no_adapter_and_resumes_to_the_same_weights(
         abs(value).max() > 0 for name, value in first.items() if "lora_B" in name
     )
     assert max(float(abs(first[name] - second[name]).max()) for name in first) < 1e-5
-
-
-def test_a_checkpoint_that_a_kill_cut_short_is_not_resumed_from(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of two processes, of which the first does not wait for the second before it writes its last file."""
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    whole, torn = '{"global_step": 2}', '{"global_st'
-    for step, state, random_states in ((2, whole, 2), (10, torn, 2), (12, None, 2), (14, whole, 1), (16, whole, 2)):
-        checkpoint = tmp_path / f"checkpoint-{step}"
-        checkpoint.mkdir()
-        for process in range(random_states):
-            with zipfile.ZipFile(checkpoint / f"rng_state_{process}.pth", "w") as file:
-                file.writestr("data.pkl", b"as torch.save packs it")
-        if state is not None:
-            (checkpoint / "trainer_state.json").write_text(state)
-    cut = tmp_path / "checkpoint-16" / "rng_state_1.pth"
-    cut.write_bytes(cut.read_bytes()[:40])
-    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
-
-
-def test_resuming_another_run_is_refused(dataset: Path, small_base: Path, tmp_path: Path) -> None:
-    done = finetune(
-        "tiny", "--data", dataset, "--out", tmp_path / "a", "--resume", "--set", f"base_folder={small_base}"
-    )
-    assert done.returncode == 1 and "no checkpoint to resume from" in done.stderr
 
 
 @pytest.mark.parametrize(
