@@ -3,7 +3,8 @@
     python -m scripts.release --data artifacts/terminology/dataset --model-dir artifacts/terminology/tiny/model \\
         --model medical-mistral:tiny --gate eval/gates/tiny.toml --out artifacts/terminology/tiny/release
 
-All four run, whatever the first ones say.  Exit code: 0 all pass; 1 one could not be done; 2 one fails; 3 too few answers.
+They prove form and hand-over, not that an answer is true.  All four run, whatever the first ones say.
+Exit code: 0 all pass; 1 one could not be done; 2 one fails; 3 too few answers.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from contract.errors import run
 
 WORDS = {0: "pass", 1: "error", 2: "fail", 3: "inconclusive"}
+UNPROVED = "whether answers are true was not checked: educational, not medical advice"
 WORST = (1, 2, 3, 0)  # the first of these that a check ended with is the release's own code
 
 
@@ -51,7 +53,9 @@ def main() -> int:
         codes.append(code)
         print(f"{check.name:12}{WORDS[code]:13}{_said(check, done)}  ({time.monotonic() - started:.0f} s)", flush=True)
     passed = codes.count(0)
-    print(f"{'release':12}{'pass' if passed == len(codes) else 'no':13}{passed} of {len(codes)} checks pass")
+    print(
+        f"{'release':12}{'pass' if passed == len(codes) else 'no':13}{passed} of {len(codes)} checks pass; {UNPROVED}"
+    )
     return next(code for code in WORST if code in codes)
 
 
