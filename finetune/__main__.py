@@ -29,6 +29,7 @@ from finetune.processes import is_main, world_size
 from finetune.sharding import check_launched, whole_weights
 
 if TYPE_CHECKING:
+    from finetune.memory import Shape
     from finetune.plan import Plan
     from finetune.rows import Row
 
@@ -62,13 +63,15 @@ def finetune(
 ) -> None:
     """Train and hand the adapter folder on, whole or not at all."""
     from finetune.attempts import train_as_planned
+    from finetune.base_check import check_base
     from finetune.train import save_adapter
 
     data, out = Path(args.data), Path(args.out)
     with ThreadPoolExecutor(1) as aside:  # reads every byte of the base, while the first plan is made
         digest = aside.submit(base_digest, folder) if not args.plan_only else None
+        shape = check_base(folder)
         rows, tokenizer = _rows(settings, base, folder, data)
-        plans = _plans(settings, parse_overrides(args.set), folder, rows, engine, args.plan_only)
+        plans = _plans(settings, parse_overrides(args.set), shape, rows, engine, args.plan_only)
         if digest is None:
             return
         inputs = {"dataset": _digest(data), "base": digest.result()}
@@ -101,13 +104,12 @@ def _rows(settings: Settings, base: Base, folder: Path, data: Path) -> tuple[lis
 
 
 def _plans(
-    settings: Settings, pinned: Collection[str], folder: Path, rows: list[Row], engine: str, show_all: bool
+    settings: Settings, pinned: Collection[str], shape: Shape, rows: list[Row], engine: str, show_all: bool
 ) -> list[Plan]:
     """The plans, the best first; none where there is no GPU to plan for.  `show_all` prints what to fall back on too."""
     import torch
 
     from finetune.engines import precision
-    from finetune.memory import read_shape
     from finetune.plan import make_plans, read_gpu, reason, shared
 
     lengths = [len(row["input_ids"]) for row in rows]
@@ -122,7 +124,6 @@ def _plans(
         return []
     gpu = read_gpu(settings.gpu_memory)
     pinned = [*pinned, "batch", "accumulation", "checkpointing", "load_in_4bit"] if not settings.plan else pinned
-    shape = read_shape(folder)
     plans = make_plans(settings, pinned, shape, lengths, gpu, engine, precision(settings), world_size())
     if is_main():
         print(f"plan: {plans[0]} ({reason(plans[0], settings, pinned, gpu)})", flush=True)

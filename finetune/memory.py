@@ -40,6 +40,15 @@ class Shape:
         up = (self.hidden, self.feed_forward)
         return attention | {"gate_proj": up, "up_proj": up, "down_proj": up[::-1]}
 
+    def tensors(self) -> dict[str, tuple[int, int]]:
+        """The base's matrices, named as Llama and its kin name them -> (outputs, inputs)."""
+        named = {"model.embed_tokens.weight": (self.vocabulary, self.hidden)}
+        for layer in range(self.layers):
+            for name, (inputs, outputs) in self.linear().items():
+                part = "self_attn" if name.startswith(("q_", "k_", "v_", "o_")) else "mlp"
+                named[f"model.layers.{layer}.{part}.{name}.weight"] = (outputs, inputs)
+        return named
+
     def block_parameters(self) -> int:
         """Parameters in the linear layers of all blocks: what a 4-bit base packs."""
         return self.layers * sum(inputs * outputs for inputs, outputs in self.linear().values())
@@ -107,8 +116,9 @@ def predicted_peak(
 ) -> float:
     """GiB at the peak of a training step over `tokens` tokens; `lora` is the number of trained parameters.
 
-    `width` is the bytes of a value: 2 in bf16 and fp16, 4 in fp32.  Each of several CUDA `graphs` keeps its own gradients.  With `shards` above 1 a GPU holds that part of the
-    weights and, gathered, the embeddings and two blocks: the one that computes and the next (FSDP2; not measured).
+    `width` is the bytes of a value: 2 in bf16 and fp16, 4 in fp32.  Each of several CUDA `graphs` keeps its own gradients.
+    With `shards` above 1 a GPU holds that part of the weights and, gathered, the embeddings and two blocks: the one that
+    computes and the next (FSDP2; not measured).
     """
     costs = ENGINES[engine]
     packed = shape.block_parameters()
