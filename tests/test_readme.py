@@ -30,6 +30,14 @@ def test_the_readme_shows_the_two_commands_first() -> None:
     assert COMMANDS.index("make demo") < 6 and "make test" in COMMANDS
 
 
+def test_the_python_that_has_the_packages_is_named_before_it_is_called() -> None:
+    assert 0 < README.find("source .venv/bin/activate") < README.index("python -m ")
+
+
+def test_what_a_reader_sees_first_is_no_medical_advice() -> None:
+    assert "not medical advice" in README.partition("```")[0]
+
+
 @pytest.mark.parametrize("command", is_of("make"))
 def test_make_targets_exist(command: str) -> None:
     target = re.search(r"make(?: ([a-z-]+))?", command)
