@@ -21,7 +21,7 @@ from contract.errors import UserError, run
 from contract.example import read_examples
 from contract.handover import check_outputs, check_replaceable, new_folder, read_manifest, write_manifest
 from contract.tokenizer import load_tokenizer
-from finetune.checkpoints import begin, told_where_to_resume
+from finetune.checkpoints import begin, told_what_is_kept
 from finetune.config import Settings, load_settings, parse_overrides
 from finetune.cpu import prepare_cpu
 from finetune.lost import watch_peers
@@ -76,12 +76,12 @@ def finetune(
             return
         inputs = {"dataset": _digest(data), "base": digest.result()}
     checkpoints = begin(out, settings, inputs, args.resume)
-    with watch_peers(checkpoints), told_where_to_resume(checkpoints):
+    with watch_peers(checkpoints), told_what_is_kept(checkpoints):
         trained = train_as_planned(plans, settings, engine, folder, rows, tokenizer, checkpoints, args)
         weights = whole_weights(trained.model, settings)
     if not is_main():
         return
-    with new_folder(out, "adapter") as target:
+    with told_what_is_kept(checkpoints), new_folder(out, "adapter") as target:
         save_adapter(trained.model, target, base.repo, trained.curve, weights)
         shutil.copyfile(data / "task.toml", target / "task.toml")
         shutil.copyfile(base_path(settings.base), target / "base.toml")

@@ -19,6 +19,9 @@ from contract.handover import new_file
 from finetune.config import Settings
 from finetune.processes import is_main, wait_for_all, world_size
 
+# What is said of a disk without room: by the system, to safetensors too, and by torch.save.
+FULL = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed writing", "] . unexpected pos ")
+
 
 def begin(out: Path, settings: Settings, inputs: dict[str, str], resume: bool) -> Path:
     """The folder for a run that will write `out`, emptied unless it is resumed.
@@ -53,8 +56,8 @@ def _nothing_there(folder: Path) -> UserError:
 
 
 @contextlib.contextmanager
-def told_where_to_resume(folder: Path) -> Iterator[None]:
-    """In the body, Ctrl-C says what is kept."""
+def told_what_is_kept(folder: Path) -> Iterator[None]:
+    """In the body, Ctrl-C says where to go on, and so does the UserError that a full disk becomes."""
     try:
         yield
     except KeyboardInterrupt:
@@ -62,6 +65,14 @@ def told_where_to_resume(folder: Path) -> Iterator[None]:
         if found and is_main():
             print(f"{found.name} is kept: the same command with --resume goes on from there", flush=True)
         raise
+    except Exception as error:
+        if not any(word in str(error) for word in FULL):
+            raise
+        found = find_checkpoint(folder)
+        cure = f"with --resume: it goes on from {found.name}" if found else "again"
+        raise UserError(
+            f"{folder.parent}: no room left on the disk; free some and run the same command {cure}"
+        ) from None
 
 
 def last_checkpoint(folder: Path) -> str:

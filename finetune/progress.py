@@ -67,8 +67,10 @@ def make_progress(meter: Meter, after_first: Callable[[], None] = lambda: None) 
             if meter.done == meter.first:
                 after_first()
             meter.step(state.global_step)
-            if state.global_step == state.max_steps:
-                control.should_log = True  # the last loss, whatever logging_steps says
+            if control.should_save or state.global_step == state.max_steps:
+                control.should_log = (
+                    True  # a loss is the mean since the last log: a resumed run has no other part of it
+                )
 
         def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             control.should_log = True  # so that an epoch's mean is the mean over every row once

@@ -115,9 +115,23 @@ def test_a_tracker_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyP
 def test_what_waits_for_the_first_step_is_called_once_also_when_resumed() -> None:
     calls: list[int] = []
     progress = make_progress(Meter(1.0), lambda: calls.append(1))
-    args, control = SimpleNamespace(), SimpleNamespace()
+    args, control = SimpleNamespace(), SimpleNamespace(should_save=False)
     state = SimpleNamespace(global_step=10, max_steps=20)
     progress.on_train_begin(args, state, control)
     for state.global_step in (11, 12):
         progress.on_step_end(args, state, control)
     assert calls == [1]
+
+
+@pytest.mark.parametrize(
+    ("step", "saves", "wanted"), [(10, True, (True, True)), (11, False, (False, False)), (20, True, (True, False))]
+)
+def test_a_checkpoint_begins_a_new_mean_and_the_last_step_needs_none(
+    step: int, saves: bool, wanted: tuple[bool, bool]
+) -> None:
+    progress, control = make_progress(Meter(1.0)), SimpleNamespace(should_save=saves, should_log=False)
+    state = SimpleNamespace(global_step=9, max_steps=20)
+    progress.on_train_begin(None, state, control)
+    state.global_step = step
+    progress.on_step_end(None, state, control)
+    assert (control.should_log, control.should_save) == wanted

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from contract.errors import UserError
-from finetune.checkpoints import begin, last_checkpoint, told_where_to_resume
+from finetune.checkpoints import begin, last_checkpoint, told_what_is_kept
 from finetune.config import load_settings
 
 SETTINGS = load_settings("tiny", [])
@@ -75,7 +75,7 @@ def test_where_nothing_was_begun_or_kept_there_is_nothing_to_resume(tmp_path: Pa
 
 def test_ctrl_c_says_what_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def stop() -> None:
-        with pytest.raises(KeyboardInterrupt), told_where_to_resume(tmp_path):
+        with pytest.raises(KeyboardInterrupt), told_what_is_kept(tmp_path):
             raise KeyboardInterrupt
 
     stop()
@@ -83,3 +83,20 @@ def test_ctrl_c_says_what_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[
     make_checkpoint(tmp_path, 4)
     stop()
     assert capsys.readouterr().out == "checkpoint-4 is kept: the same command with --resume goes on from there\n"
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), RuntimeError("[x.cc:1] . unexpected pos 5 vs 4")]
+)
+def test_a_full_disk_is_one_line_that_says_what_is_kept(tmp_path: Path, error: Exception) -> None:
+    folder = tmp_path / ".adapter.checkpoints"
+    with pytest.raises(UserError, match="free some and run the same command again"), told_what_is_kept(folder):
+        raise error
+    make_checkpoint(folder, 4)
+    with pytest.raises(UserError, match="--resume: it goes on from checkpoint-4"), told_what_is_kept(folder):
+        raise error
+
+
+def test_any_other_error_stays_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), told_what_is_kept(tmp_path):
+        print(1 / 0)

@@ -89,6 +89,9 @@ def test_a_killed_run_leaves_no_adapter_and_resumes_to_the_same_weights(
     assert not killed.exists()
     done = finetune(*common, "--out", killed, "--resume")
     assert done.returncode == 0, done.stderr
+    curves = [json.loads((out / "loss.json").read_text()) for out in (whole, killed)]
+    assert [[entry["step"] for entry in curve] for curve in curves] == [[1, 2, 4, 6]] * 2
+    assert [entry["loss"] for entry in curves[1]] == pytest.approx([entry["loss"] for entry in curves[0]], rel=1e-5)
     first, second = (load_file(out / "adapter_model.safetensors") for out in (whole, killed))
     assert first.keys() == second.keys() and any(
         abs(value).max() > 0 for name, value in first.items() if "lora_B" in name
