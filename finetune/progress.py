@@ -67,10 +67,11 @@ def make_progress(meter: Meter, after_first: Callable[[], None] = lambda: None) 
             if meter.done == meter.first:
                 after_first()
             meter.step(state.global_step)
-            if control.should_save or state.global_step == state.max_steps:
-                control.should_log = (
-                    True  # a loss is the mean since the last log: a resumed run has no other part of it
-                )
+            last = state.global_step == state.max_steps
+            if control.should_save or last:  # a loss is the mean since the last log: a resumed run knows no other part
+                control.should_log = True
+            if last:  # resumed from there, the trainer would train one step more
+                control.should_save = False
 
         def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             control.should_log = True  # so that an epoch's mean is the mean over every row once
