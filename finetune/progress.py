@@ -68,10 +68,9 @@ def make_progress(meter: Meter, after_first: Callable[[], None] = lambda: None) 
                 after_first()
             meter.step(state.global_step)
             last = state.global_step == state.max_steps
-            if control.should_save or last:  # a loss is the mean since the last log: a resumed run knows no other part
-                control.should_log = True
-            if last:  # resumed from there, the trainer would train one step more
-                control.should_save = False
+            # A loss is the mean since the last log, of which a resumed run knows only what came after its checkpoint.
+            control.should_log = control.should_log or control.should_save or last
+            control.should_save = control.should_save and not last  # resumed from there, it would train one step more
 
         def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             control.should_log = True  # so that an epoch's mean is the mean over every row once
