@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 from contract.errors import UserError, faults_error
 from contract.toml_file import fill, read_toml, table_faults
 from finetune.config import Settings, load_settings
+
+MOST_RUNS = 1000  # of minutes each; more is a slip of the pen
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,8 @@ def _faults(plan: Plan) -> list[str]:
     faults = [] if plan.runs or plan.grid else ["no run: give [grid] lists of values, or [[runs]] tables of settings"]
     faults += ["'limit' is below 0"] if plan.limit < 0 else []
     faults += [f"'grid': '{key}' has no value" for key, values in plan.grid.items() if not values]
+    count = math.prod(map(len, plan.grid.values())) * max(1, len(plan.runs))
+    faults += [f"means {count} runs, at most {MOST_RUNS}"] if count > MOST_RUNS else []
     both = sorted({key for run in plan.runs for key in run} & plan.grid.keys())
     faults += [f"'{key}' stands in both 'grid' and 'runs'" for key in both]
     placed = [("set", key, value) for key, value in plan.set.items()]

@@ -115,7 +115,7 @@ def test_a_tracker_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyP
 def test_what_waits_for_the_first_step_is_called_once_also_when_resumed() -> None:
     calls: list[int] = []
     progress = make_progress(Meter(1.0), lambda: calls.append(1))
-    args, control = SimpleNamespace(), SimpleNamespace(should_save=False)
+    args, control = SimpleNamespace(), SimpleNamespace(should_save=False, should_log=False)
     state = SimpleNamespace(global_step=10, max_steps=20)
     progress.on_train_begin(args, state, control)
     for state.global_step in (11, 12):

@@ -74,6 +74,10 @@ def test_values_reach_the_settings_as_the_toml_has_them(tmp_path: Path) -> None:
         ("preset='tiny'\ngrid={batch=[1, 2, 1]}", ["runs 1 and 3 are the same: batch=1"]),
         ("preset='tinny'\ngrid={batch=[1]}", ["tinny: no such preset"]),
         ("preset='tiny'\ngrid={seed=[2026-01-01]}", ["'seed' is datetime.date"]),
+        (
+            f"preset='tiny'\ngrid={{seed={list(range(40))}, batch={list(range(1, 41))}}}",
+            ["means 1600 runs, at most 1000"],
+        ),
         ("preset=", ["not valid TOML"]),
     ],
 )
