@@ -44,17 +44,19 @@ WAYS = {
 
 def main() -> None:
     args = _parser().parse_args()
+    names = [name for name in WAYS if not args.only or any(word in name for word in args.only.split(","))]
+    if not names:
+        raise UserError(f"--only {args.only}: in none of the ways: {'; '.join(WAYS)}")
     import torch
 
     if not torch.cuda.is_available():
         raise UserError("needs a CUDA GPU; on a CPU `make demo` shows the tiny preset's time")
     device = torch.cuda.get_device_name()
-    names = [name for name in WAYS if not args.only or any(word in name for word in args.only.split(","))]
     with tempfile.TemporaryDirectory(dir=args.work) as work:
-        base = Path(args.base) if args.base else make_base(Path(work) / "base", args.tokenizer)
-        data = cut_dataset(Path(args.data), Path(work) / "dataset", args.rows)
         out = Path(args.out) if args.out else Path(work) / "results.json"
         results = read_results(out)
+        data = cut_dataset(Path(args.data), Path(work) / "dataset", args.rows)
+        base = Path(args.base) if args.base else make_base(Path(work) / "base", args.tokenizer)
         for name in names:
             if name in {result["way"] for result in results}:
                 continue  # measured by a run that was interrupted

@@ -11,7 +11,7 @@ import torch
 
 from contract.errors import UserError
 from scripts.bench_export import make_model
-from scripts.bench_finetune import PARAMETERS, export, flop_use, last_epoch_loss, read_results, table
+from scripts.bench_finetune import PARAMETERS, export, flop_use, last_epoch_loss, main, read_results, table
 from tests.conftest import ROOT
 from tests.test_bench_export import SMALL
 
@@ -69,3 +69,9 @@ def test_without_a_gpu_it_is_one_line() -> None:
         [sys.executable, "-m", "scripts.bench_finetune", "--data", "x"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 1 and done.stderr.startswith("error: needs a CUDA GPU") and done.stderr.count("\n") == 1
+
+
+def test_a_way_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["x", "--data", "x", "--only", "nope"])
+    with pytest.raises(UserError, match="--only nope: in none of the ways: usual recipe"):
+        main()
