@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -65,6 +66,7 @@ def main() -> int:
     data, out = Path(args.data), Path(args.out)
     plan, runs = load_plan(Path(args.file))
     _check_out(out)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the stage that runs ends too
     digest = dataset_digest(data)
     places = [Place(one, plan, data, out / "runs" / one.key(digest)) for one in runs]
     results = []

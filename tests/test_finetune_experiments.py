@@ -182,6 +182,23 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def test_a_killed_experiment_ends_its_stage_too(dataset: Path, tmp_path: Path) -> None:
+    """Else the stage goes on alone, into the folder that the same command, given again, writes into."""
+    plan, out = plan_of(tmp_path, "preset='tiny'\ngrid={lora_r=[4]}"), tmp_path / "out"
+    words = [sys.executable, "-m", "finetune.experiments", str(plan), "--data", str(dataset), "--out", str(out)]
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not any(log.stat().st_size for log in out.glob("runs/*/adapter.log")) and process.poll() is None:
+        time.sleep(0.05)
+    (stage,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.terminate()
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, "stopped: nothing half-written was left behind\n")
+    until = time.monotonic() + 5
+    while Path("/proc", stage, "exe").exists() and time.monotonic() < until:  # a zombie has none
+        time.sleep(0.05)
+    assert not Path("/proc", stage, "exe").exists()
+
+
 def test_a_run_that_fails_and_two_real_ones(dataset: Path, small_base: Path, tmp_path: Path) -> None:
     """Real stages, two steps each; the first setting leaves no row short enough, which only the trainer can find."""
     text = f"preset='tiny'\nlimit=2\nset={{base_folder='{small_base}', max_steps=2, batch=1, invented_share=0}}\n"
