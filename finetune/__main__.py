@@ -25,7 +25,7 @@ from finetune.checkpoints import begin, told_what_is_kept
 from finetune.config import Settings, load_settings, parse_overrides
 from finetune.cpu import prepare_cpu
 from finetune.lost import watch_peers
-from finetune.processes import is_main, world_size
+from finetune.processes import is_main, wait_for_all, world_size
 from finetune.sharding import check_launched, whole_weights
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def finetune(
     with watch_peers(checkpoints), told_what_is_kept(checkpoints):
         trained = train_as_planned(plans, settings, engine, folder, rows, tokenizer, checkpoints, args)
         weights = whole_weights(trained.model, settings)
+        wait_for_all()  # none leaves while another still receives from it
     if not is_main():
         return
     with told_what_is_kept(checkpoints), new_folder(out, "adapter") as target:
