@@ -32,7 +32,7 @@ run-demo: $(RUN)/model/manifest.json $(RUN)/model-f16/manifest.json $(RUN)/model
 	@$(PYTHON) -m scripts.demo $(RUN) --data $(DATASET) --name $(NAME) --limit $(LIMIT)
 
 test: $(READY) ## every test (those on the real Ollama need one: scripts/install_ollama.sh)
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest
 
 lint: $(READY) ## ruff (format and check), mypy (contract/) and the facts
 	$(VENV)/bin/ruff format --check .

@@ -28,11 +28,9 @@ prepare_cpu()  # tests and the processes they start import torch later
 def ollama() -> Iterator[str]:
     """The URL of a real Ollama: in CI (REQUIRE_OLLAMA=1) the one at OLLAMA_HOST, else one of this test run's own.
 
-    Of several test processes (pytest-xdist) only the first takes CI's, since tests register the same names.  Without an
-    Ollama on this machine the test is skipped, and fails where REQUIRE_OLLAMA=1.
+    Without an Ollama on this machine the test is skipped, and fails where REQUIRE_OLLAMA=1.
     """
-    first = os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0"
-    if os.environ.get("REQUIRE_OLLAMA") == "1" and os.environ.get("OLLAMA_HOST") and first:
+    if os.environ.get("REQUIRE_OLLAMA") == "1" and os.environ.get("OLLAMA_HOST"):
         url = f"http://{os.environ['OLLAMA_HOST'].removeprefix('http://')}"
         httpx.get(url, timeout=10).raise_for_status()
         yield url
