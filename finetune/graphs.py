@@ -56,9 +56,24 @@ class GraphedDecoder:
         if rows > self.rows or self.rows * size > MOST_TOKENS:
             return self.eager(input_ids=input_ids, **options)
         padded = torch.nn.functional.pad(input_ids, (0, size - length, 0, self.rows - rows))
-        if size not in self.graphs:
-            self.graphs[size] = self._capture(padded)
+        if size not in self.graphs and not self._captured(size, padded):
+            return self.eager(input_ids=input_ids, **options)
         return BaseModelOutputWithPast(last_hidden_state=self.graphs[size](padded)[:rows, :length])
+
+    def _captured(self, size: int, sample: Any) -> bool:
+        """Whether there is a graph for `size` now.  Where none can be had, none is tried again."""
+        import torch
+
+        try:
+            self.graphs[size] = self._capture(sample)
+            return True
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # an attention kernel that waits for the GPU, say
+            told = str(error).splitlines()[0]
+            print(f"no CUDA graphs here: {told}; kernels are launched one by one", flush=True)
+            self.rows = 0
+            return False
 
     def _capture(self, sample: Any) -> Any:
         import torch

@@ -79,6 +79,28 @@ def test_what_no_graph_is_for_runs_as_it_is(decoder: Decoder, batch: torch.Tenso
     assert decoder.shapes == [tuple(batch.shape)]
 
 
+def test_where_nothing_can_be_captured_it_runs_as_it_is_and_says_so_once(
+    decoder: Decoder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def capture(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", capture)
+    for length in (100, 60):
+        assert decoder(input_ids=ids(4, length)).last_hidden_state.shape == (4, length, 3)
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1 and "stream is capturing; kernels are launched one by one" in said
+
+
+def test_memory_that_ends_in_a_capture_ends_the_plan(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def capture(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", capture)
+    with pytest.raises(torch.OutOfMemoryError):
+        decoder(input_ids=ids(4, 100))
+
+
 def test_outside_of_training_it_runs_as_it_is(decoder: Decoder) -> None:
     with torch.no_grad():
         decoder(input_ids=ids(4, 100))
