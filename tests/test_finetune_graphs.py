@@ -109,7 +109,7 @@ def test_outside_of_training_it_runs_as_it_is(decoder: Decoder) -> None:
     assert decoder.shapes == [(4, 100), (4, 100)]
 
 
-def test_padding_is_less_than_a_fifth() -> None:
+def test_padding_is_less_than_a_quarter_of_the_row() -> None:
     for length in range(65, 4097):
         assert length <= graph_length(length) < 1.25 * length and graph_length(length) % 16 == 0
     assert graph_lengths(range(65, 4097), batch=8) == {
