@@ -13,7 +13,7 @@ PYTHON ?= $(VENV)/bin/python
 READY  := $(VENV)/installed
 DATASET := artifacts/$(TASK)/dataset
 RUN     := artifacts/$(TASK)/$(PRESET)
-CONTRACT := $(wildcard contract/*.py contract/tasks/*.toml contract/bases/*.toml)
+CONTRACT := $(wildcard plumbing/*.py contract/*.py contract/tasks/*.toml contract/bases/*.toml models/*.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint dataset finetune quantize ask register evaluate types parity attribute release clean
@@ -47,7 +47,7 @@ $(DATASET)/manifest.json: $(shell find data_gen -type f ! -name '*.pyc') $(CONTR
 	$(MAKE_DATASET)
 
 finetune: $(RUN)/adapter/manifest.json ## dataset -> LoRA adapter (PRESET=mistral_7b: one CUDA GPU; PRESET=tiny: CPU)
-TRAINER := $(filter-out finetune/experiments%,$(wildcard finetune/*.py)) $(wildcard finetune/bases/tiny/*)
+TRAINER := $(wildcard finetune/*.py finetune/parallel/*.py) $(wildcard finetune/bases/tiny/*)
 $(RUN)/adapter/manifest.json: $(DATASET)/manifest.json finetune/presets/$(PRESET).toml $(TRAINER) $(if $(strip $(SET)),always) | $(READY)
 	$(PYTHON) -m finetune $(PRESET) --data $(DATASET) --out $(RUN)/adapter $(SET:%=--set %)
 .PHONY: always

@@ -15,8 +15,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from contract.errors import UserError, faults_error
-from contract.toml_file import fill, read_toml
+from plumbing.errors import UserError, faults_error
+from plumbing.toml_file import fill, read_toml
 
 # What stands before the turns: where the first and the last user turn are, and whether the assistant is to speak.
 _GO_SCAN = (

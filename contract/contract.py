@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contract.errors import UserError, faults_error, unknown_key
 from contract.form import Form, Section
 from contract.kinds import KINDS
 from contract.line import LINE_RULES, literal, plain_line
 from contract.reading import Reader
-from contract.toml_file import read_toml, table_faults
 from contract.violation import Reading as Reading  # exported on: a caller needs this module alone
 from contract.violation import Record as Record
 from contract.violation import Violation as Violation
+from plumbing.errors import UserError, faults_error, unknown_key
+from plumbing.toml_file import read_toml, table_faults
 
 TASKS = Path(__file__).parent / "tasks"
 

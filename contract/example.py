@@ -16,7 +16,7 @@ import jsonschema
 
 from contract.base import Message
 from contract.contract import Contract, Record
-from contract.errors import UserError, faults_error
+from plumbing.errors import UserError, faults_error
 
 SPLITS = ("train", "validation", "test")
 SHOWN_FAULTS = 10

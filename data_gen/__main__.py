@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contract.contract import Contract, task_path
-from contract.errors import UserError, run
-from contract.handover import check_replaceable
-from data_gen.certificate import check
-from data_gen.dataset import Dataset, Sides, check_splits, concept_groups, make_dataset, summary
+from data_gen.compose.dataset import Dataset, Sides, check_splits, concept_groups, make_dataset, summary
+from data_gen.compose.split import split
+from data_gen.compose.task_data import load_task_data
 from data_gen.facts import read_facts
-from data_gen.split import split
-from data_gen.task_data import load_task_data
+from data_gen.leaks.certificate import check
+from plumbing.errors import UserError, run
+from plumbing.handover import check_replaceable
 
 if TYPE_CHECKING:
     from data_gen.teacher.teach import Taught
@@ -78,8 +78,8 @@ def _check_arguments(args: argparse.Namespace) -> None:
     if args.out:
         check_replaceable(Path(args.out), "dataset")
     if args.push or args.save_to_disk:
-        from contract.hub import check_push
         from data_gen.publish import check_target
+        from plumbing.hub import check_push
 
         if args.push:
             check_push(args.push)

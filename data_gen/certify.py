@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from contract.contract import Contract, load_contract
-from contract.errors import UserError, run
 from contract.example import SPLITS, Example, read_splits
-from contract.handover import check_outputs, read_manifest
 from contract.kinds import Choice, Fixed
-from data_gen.asked import Names, Said, asked, read_names, said, wordings
-from data_gen.certificate import Certificate, Check, Closest, Leak, Row, check, listed
-from data_gen.near import Measure, Text, near_pairs, similarity
+from data_gen.leaks.certificate import Certificate, Check, Closest, Leak, Row, check, listed
+from data_gen.leaks.near_duplicates import Measure, Text, near_pairs, similarity
+from data_gen.leaks.requests_by_name import Names, Said, asked, read_names, said, wordings
 from data_gen.spelling import name_key, phrases
+from plumbing.errors import UserError, run
+from plumbing.handover import check_outputs, read_manifest
 
 # Measured on the shipped dataset (2,880 rows about 666 groups).  Pairs of words: the closest responses of two splits
 # have 0.20 (sensitivity, specificity), the next ones 0.14 and less.  With one word in ten changed a response keeps 0.45

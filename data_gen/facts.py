@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from contract.errors import UserError, faults_error, unknown_key
 from contract.example import first_faults, read_lines
-from contract.toml_file import table_faults
+from plumbing.errors import UserError, faults_error, unknown_key
+from plumbing.toml_file import table_faults
 
 
 @dataclass(frozen=True)

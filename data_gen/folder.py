@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from contract.contract import Contract
 from contract.example import SPLITS
-from contract.handover import new_folder, sha256, write_manifest
-from data_gen.certificate import Certificate
-from data_gen.dataset import Dataset, Sides, concept_groups
+from data_gen.compose.dataset import Dataset, Sides, concept_groups
+from data_gen.compose.task_data import TaskData
 from data_gen.facts import fact_files
-from data_gen.task_data import TaskData
+from data_gen.leaks.certificate import Certificate
+from plumbing.handover import new_folder, sha256, write_manifest
 
 if TYPE_CHECKING:
     from data_gen.teacher.teach import Taught

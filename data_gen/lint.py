@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contract.errors import UserError, run
 from contract.example import read_lines
-from contract.toml_file import table_faults
 from data_gen.facts import OWN, TEXTS, Fact, fact_files, row_faults, to_fact
 from data_gen.lint_texts import Found, character_faults, sentences, teaching_faults, text_faults
 from data_gen.spelling import name_key
+from plumbing.errors import UserError, run
+from plumbing.toml_file import table_faults
 
-SHIPPED = Path(__file__).parent / "facts"
+SHIPPED = Path(__file__).parent / "facts/terminology"
 ANY_FACT = {  # rule -> what it wants
     "unreadable": "a line is one JSON object",
     "field": "no field is missing, unknown, empty or of the wrong type",

@@ -15,9 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contract.contract import Contract, load_contract
-from contract.errors import UserError, run
 from contract.example import SPLITS, read_lines
-from contract.handover import (
+from data_gen.card import Shape, shape
+from data_gen.certify import certify_folder
+from data_gen.folder import digest
+from data_gen.leaks.certificate import check
+from plumbing.errors import UserError, run
+from plumbing.handover import (
     MANIFEST,
     Manifest,
     check_outputs,
@@ -26,11 +30,7 @@ from contract.handover import (
     read_manifest,
     write_manifest,
 )
-from contract.hub import check_push, hub_errors
-from data_gen.card import Shape, shape
-from data_gen.certificate import check
-from data_gen.certify import certify_folder
-from data_gen.folder import digest
+from plumbing.hub import check_push, hub_errors
 
 if TYPE_CHECKING:
     import datasets

@@ -24,27 +24,27 @@ from pathlib import Path
 from typing import Any
 
 from contract.contract import Contract
-from contract.errors import UserError, run
 from contract.example import Example
-from contract.handover import check_replaceable, sha256
-from eval.arguments import parser
-from eval.asking import ask_all, check_errors, conversations, plan
-from eval.backends import Backend, ReplacedError
-from eval.compared import Compared, compared, pretended
-from eval.conditions import few_shots, sample
-from eval.connect import open_backend, open_other
-from eval.data import read_data
-from eval.figures import figures, known
-from eval.gate import Gate, judge_gate, load_gate, to_markdown
-from eval.honesty import check_prompts
-from eval.judged import Judged, with_content
-from eval.junit import to_junit
-from eval.ladder import ladder
-from eval.options import read_settings
-from eval.progress import progress
-from eval.recording import Recording, open_recording
-from eval.report import Evidence, summarise, write_report
-from eval.report_md import table
+from eval.exam.arguments import parser
+from eval.exam.asking import ask_all, check_errors, conversations, plan
+from eval.exam.comparison import Compared, compared, pretended
+from eval.exam.conditions import few_shots, sample
+from eval.exam.connect import open_backend, open_other
+from eval.exam.data import read_data
+from eval.exam.leak_checks import check_prompts
+from eval.exam.progress import progress
+from eval.exam.recording import Recording, open_recording
+from eval.exam.temperatures import ladder
+from eval.gates.gate import Gate, judge_gate, load_gate, to_markdown
+from eval.gates.gate_rates import figures, known
+from eval.gates.junit import to_junit
+from eval.judge.answer_row import Judged, with_content
+from eval.report.markdown import table
+from eval.report.report import Evidence, summarise, write_report
+from models.answers import Backend, ReplacedError
+from models.options import read_settings
+from plumbing.errors import UserError, run
+from plumbing.handover import check_replaceable, sha256
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from contract.errors import run
-from eval.report import Report, read_report
+from eval.report.report import Report, read_report
+from plumbing.errors import run
 
 
 def main() -> None:

@@ -15,18 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contract.base import Base, base_path, load_base
-from contract.base_folder import base_digest, find_base_folder
 from contract.contract import load_contract
-from contract.errors import UserError, run
 from contract.example import read_examples
-from contract.handover import check_outputs, check_replaceable, new_folder, read_manifest, write_manifest
-from contract.tokenizer import load_tokenizer
 from finetune.checkpoints import begin, told_what_is_kept
 from finetune.config import Settings, load_settings, parse_overrides
 from finetune.cpu import prepare_cpu
-from finetune.lost import watch_peers
-from finetune.processes import is_main, wait_for_all, world_size
-from finetune.sharding import check_launched, whole_weights
+from finetune.parallel.dead_peers import watch_peers
+from finetune.parallel.processes import is_main, wait_for_all, world_size
+from finetune.parallel.sharding import check_launched, whole_weights
+from models.base_folder import base_digest, find_base_folder
+from models.tokenizer import load_tokenizer
+from plumbing.errors import UserError, run
+from plumbing.handover import check_outputs, check_replaceable, new_folder, read_manifest, write_manifest
 
 if TYPE_CHECKING:
     from finetune.memory import Shape
@@ -62,9 +62,9 @@ def finetune(
     settings: Settings, engine: str, base: Base, folder: Path, args: argparse.Namespace, started: float
 ) -> None:
     """Train and hand the adapter folder on, whole or not at all."""
-    from finetune.attempts import train_as_planned
     from finetune.base_check import check_base
     from finetune.train import save_adapter
+    from finetune.train_with_fallback import train_as_planned
 
     data, out = Path(args.data), Path(args.out)
     with ThreadPoolExecutor(1) as aside:  # reads every byte of the base, while the first plan is made

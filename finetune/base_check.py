@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from contract.base_folder import weight_files
-from contract.errors import UserError
 from finetune.memory import Shape, read_shape
+from models.base_folder import weight_files
+from plumbing.errors import UserError
 
 
 def check_base(folder: Path) -> Shape:

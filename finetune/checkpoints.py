@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from contract.errors import UserError
-from contract.handover import new_file
 from finetune.config import Settings
-from finetune.processes import is_main, wait_for_all, world_size
+from finetune.parallel.processes import is_main, wait_for_all, world_size
+from plumbing.errors import UserError
+from plumbing.handover import new_file
 
 # What is said of a disk without room: by the system, to safetensors too, and by torch.save.
 FULL = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed writing", "] . unexpected pos ")

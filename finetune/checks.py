@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from contract.errors import UserError
 from finetune.rows import Row
+from plumbing.errors import UserError
 
 SHOWN = 4  # rows in the batch that is looked at
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from contract.errors import UserError, faults_error
-from contract.toml_file import fill, read_toml
+from plumbing.errors import UserError, faults_error
+from plumbing.toml_file import fill, read_toml
 
 PRESETS = Path(__file__).parent / "presets"
 ENGINES = ("auto", "unsloth", "peft")

@@ -11,11 +11,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from contract.errors import UserError
 from finetune.config import Settings
 from finetune.cpu import has_matrix_units
-from finetune.graphs import graph_decoder
-from finetune.processes import local_rank
+from finetune.cuda_graphs import graph_decoder
+from finetune.parallel.processes import local_rank
+from plumbing.errors import UserError
 
 
 def choose_engine(settings: Settings, preset: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from contract.errors import UserError
+from plumbing.errors import UserError
 
 GIB = 2**30
 

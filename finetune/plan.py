@@ -11,11 +11,11 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from contract.errors import UserError
 from finetune.config import Settings
-from finetune.graphs import graph_lengths
+from finetune.cuda_graphs import graph_lengths
 from finetune.memory import GIB, Shape, predicted_peak
-from finetune.processes import gather, local_rank
+from finetune.parallel.processes import gather, local_rank
+from plumbing.errors import UserError
 
 HEADROOM = 0.92  # of the free memory: the allocator's slack, and what a prediction may err
 LAUNCH_TOKENS = (

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from contract.errors import UserError
 from finetune.memory import GIB
+from plumbing.errors import UserError
 
 
 class Meter:

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from contract.base import Base
-from contract.errors import UserError
 from contract.example import Example
-from finetune.invented import invented_name
+from finetune.invented_names import invented_name
+from plumbing.errors import UserError
 
 Row = dict[str, list[int]]
 SHOWN_ROWS = 5

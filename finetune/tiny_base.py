@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contract.base import load_base
-from contract.errors import UserError, run
-from contract.handover import new_folder, sha256, write_manifest
 from finetune.tiny_text import NIH_TEXT, documents, read_articles
+from plumbing.errors import UserError, run
+from plumbing.handover import new_folder, sha256, write_manifest
 
 if TYPE_CHECKING:
     import torch

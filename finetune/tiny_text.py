@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 
 from contract.base import Base
-from finetune.invented import invented_name
+from finetune.invented_names import invented_name
 
 NIH_TEXT = Path(__file__).parent / "bases" / "text" / "medquad_nih.jsonl.xz"
 FORBIDDEN = {"Definition", "Explanation", "Clinical Relevance", "Note"}

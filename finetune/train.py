@@ -10,10 +10,10 @@ from finetune.checkpoints import last_checkpoint
 from finetune.checks import check_batch, check_precision, check_weights, watch_activations
 from finetune.config import Settings
 from finetune.engines import precision
-from finetune.processes import world_size
+from finetune.parallel.processes import world_size
+from finetune.parallel.sharding import fsdp_arguments, sample_alike, shard
 from finetune.progress import Meter, make_progress
 from finetune.rows import Row
-from finetune.sharding import fsdp_arguments, sample_alike, shard
 
 
 def train(

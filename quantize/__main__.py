@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contract.base import Base, load_base
-from contract.base_folder import check_base_folder, find_base_folder
 from contract.contract import Contract, load_contract
-from contract.errors import UserError, run, unknown_key
-from contract.handover import (
+from models.base_folder import check_base_folder, find_base_folder
+from plumbing.errors import UserError, run, unknown_key
+from plumbing.handover import (
     MANIFEST,
     Manifest,
     check_outputs,
@@ -32,9 +32,9 @@ from quantize.preflight import beside, check_base, check_disk, check_memory
 from quantize.recipe import RECIPES
 
 if TYPE_CHECKING:
+    from models.tensors import Tensor
     from quantize.gguf_file import Plan
     from quantize.nf4 import Difference
-    from quantize.tensors import Tensor
 
 DEFAULT = "q4_k_m"
 PACKAGES = ("numpy", "gguf", "sentencepiece", "llama-cpp-python")
@@ -152,8 +152,8 @@ def _open(adapter: Path, base_folder: str | None) -> Source:
 
 def _base(source: Source, onto: str) -> tuple[dict[str, Tensor], Difference | None]:
     """The base's tensors, and how far they are from the 16-bit ones, where they are not those."""
+    from models.tensors import open_base
     from quantize.nf4 import four_bit_base
-    from quantize.tensors import open_base
 
     tensors = open_base(source.folder)
     return four_bit_base(tensors, source.adapter) if onto == "nf4" else (tensors, None)

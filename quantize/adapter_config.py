@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from contract.errors import UserError, faults_error
-from contract.toml_file import fill
+from plumbing.errors import UserError, faults_error
+from plumbing.toml_file import fill
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # Features of PEFT that change more than W + scale * B @ A; each would be lost in silence, so each is refused by name.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from contract.errors import UserError
+from plumbing.errors import UserError
 
 # float32 (rows, columns), the types' names -> of each type its blocks, uint8 (rows, bytes a row).  Raises NotFinite.
 Quantize = Callable[[np.ndarray, Iterable[str]], dict[str, np.ndarray]]

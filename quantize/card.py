@@ -14,8 +14,8 @@ from typing import Any
 
 from contract.base import Base, load_base
 from contract.contract import load_contract
-from contract.errors import UserError
-from contract.handover import Manifest, check_outputs, read_manifest
+from plumbing.errors import UserError
+from plumbing.handover import Manifest, check_outputs, read_manifest
 
 TEMPLATE = "card.md.jinja"
 EXAMPLE = "Explain the medical term: Hypertension"

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from contract.base import Base, load_base
-from contract.base_folder import base_digest, check_base_folder, find_base_folder, weight_files
 from contract.contract import load_contract
-from contract.errors import UserError, run
 from contract.example import read_examples
-from contract.handover import Manifest, check_outputs, new_file, read_manifest, sha256
+from models.base_folder import base_digest, check_base_folder, find_base_folder, weight_files
+from plumbing.errors import UserError, run
+from plumbing.handover import Manifest, check_outputs, new_file, read_manifest, sha256
 from quantize.adapter_config import ADAPTER_WEIGHTS
 from quantize.check_figures import EXPORTED, ONTO, QUANTISED, UNKNOWN, Compared, Seen, compare
 from quantize.check_models import open_gguf

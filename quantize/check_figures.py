@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from contract.errors import UserError
+from plumbing.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np

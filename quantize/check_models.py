@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contract.base import Base
-from contract.errors import UserError
+from plumbing.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np

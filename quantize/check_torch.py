@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contract.base import Base
-from contract.tokenizer import load_tokenizer
+from models.tensors import Tensor, open_base
+from models.tokenizer import load_tokenizer
 from quantize.nf4 import Nf4, four_bit_base
-from quantize.tensors import Tensor, open_base
 
 if TYPE_CHECKING:
     import numpy as np

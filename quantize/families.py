@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from contract.base_folder import architecture
-from contract.errors import UserError, faults_error
+from models.base_folder import architecture
+from plumbing.errors import UserError, faults_error
 from quantize.modelfile import CONTEXT
 
 # Hugging Face architecture -> llama.cpp's.  Mistral is llama.cpp's "llama", as in its own converter.

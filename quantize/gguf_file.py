@@ -16,13 +16,13 @@ from typing import BinaryIO
 import numpy as np
 
 from contract.base import Base
-from contract.errors import UserError
+from models.tensors import Tensor
+from plumbing.errors import UserError
 from quantize.blocks import Quantize
 from quantize.families import Placed, Shape, check_tensors, place
 from quantize.metadata import add_metadata
 from quantize.recipe import RECIPES, choose
 from quantize.stream import Part, stream
-from quantize.tensors import Tensor
 from quantize.vocabulary import Vocabulary
 from quantize.weights import Lora
 

@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 from contract.base import Base
 from contract.contract import Contract
-from contract.errors import UserError, faults_error
+from plumbing.errors import UserError, faults_error
 
 TEMPLATE = Path(__file__).parent.parent / "Modelfile"
 CONTEXT = 4096  # tokens at most: a conversation of some turns; more costs memory on the user's machine

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from contract.errors import UserError
-from contract.handover import read_manifest
-from quantize.tensors import Tensor
+from models.tensors import Tensor
+from plumbing.errors import UserError
+from plumbing.handover import read_manifest
 from quantize.weights import round_to
 
 LEVELS = np.array(

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from contract.errors import UserError
+from plumbing.errors import UserError
 
 WAITS = (1.0, 2.0, 4.0)  # seconds before a busy or restarting server is asked again
 CONNECT, ANSWER, CREATE = 5.0, 60.0, 600.0  # seconds; creating a 7B hashes and copies gigabytes between two lines

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 
-from contract.base_folder import base_digest
-from contract.errors import UserError
+from models.base_folder import base_digest
+from plumbing.errors import UserError
 
 MEMINFO = Path("/proc/meminfo")
 PROCESS = 120_000_000  # bytes of an export besides what its tensors take: interpreter, NumPy, gguf, a vocabulary

@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from contract.errors import UserError, run
-from contract.handover import MANIFEST, Manifest, check_outputs, read_manifest
-from contract.hub import check_name, check_push, hub_errors
+from plumbing.errors import UserError, run
+from plumbing.handover import MANIFEST, Manifest, check_outputs, read_manifest
+from plumbing.hub import check_name, check_push, hub_errors
 from quantize.adapter_config import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from quantize.card import card, ggufs
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from contract.base import load_base
 from contract.contract import load_contract
-from contract.errors import UserError, run
-from contract.handover import Manifest, check_outputs, read_manifest
-from contract.ollama_address import server_url
+from models.ollama_address import server_url
+from plumbing.errors import UserError, run
+from plumbing.handover import Manifest, check_outputs, read_manifest
 from quantize.modelfile import Fields, fields, modelfiles
 from quantize.ollama_api import Ollama
 from quantize.progress import progress

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from contract.errors import UserError
+from models.tensors import Tensor
+from plumbing.errors import UserError
 from quantize.blocks import NotFinite, Quantize
 from quantize.families import Placed
-from quantize.tensors import Tensor
 from quantize.weights import Lora, Saved, merge
 
 ROWS = 64  # a part's rows come in multiples of it, so that parts begin where blocks of any kind do

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from contract.base import Base
-from contract.errors import UserError
+from plumbing.errors import UserError
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # llama.cpp's token types
 

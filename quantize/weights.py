@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from contract.errors import UserError
+from models.tensors import Tensor, open_file
+from plumbing.errors import UserError
 from quantize.adapter_config import ADAPTER_CONFIG, ADAPTER_WEIGHTS, AdapterConfig, read_adapter_config
-from quantize.tensors import Tensor, open_file
 
 PREFIX = "base_model.model."  # what PEFT puts before the base's own module names
 

@@ -11,9 +11,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from contract.errors import UserError, run
-from eval.backends import Request
-from eval.embedded import first_gguf, open_gguf
+from models.answers import Request
+from models.embedded import first_gguf, open_gguf
+from plumbing.errors import UserError, run
 
 
 def main() -> None:

@@ -15,13 +15,13 @@ import sys
 import time
 from pathlib import Path
 
-from contract.errors import UserError, run
-from contract.handover import MANIFEST, read_manifest, sha256
-from contract.ollama_address import server_url
 from eval.compare import one_answer, table
-from eval.embedded import first_gguf
-from eval.report import read_report
-from eval.server import Server
+from eval.report.report import read_report
+from models.embedded import first_gguf
+from models.ollama_address import server_url
+from models.ollama_server import Server
+from plumbing.errors import UserError, run
+from plumbing.handover import MANIFEST, read_manifest, sha256
 
 MODELS = {"base": "model-base", "tuned, f16": "model-f16", "tuned": "model"}  # row of the table -> model folder
 

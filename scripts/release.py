@@ -15,7 +15,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-from contract.errors import run
+from plumbing.errors import run
 
 WORDS = {0: "pass", 1: "error", 2: "fail", 3: "inconclusive"}
 UNPROVED = "whether answers are true was not checked: educational, not medical advice"

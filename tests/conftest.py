@@ -15,10 +15,10 @@ import httpx
 import pytest
 
 from contract.base import load_base
-from contract.base_folder import base_digest
-from contract.handover import write_manifest
 from finetune.cpu import prepare_cpu
 from finetune.tiny_base import tokenizer_config
+from models.base_folder import base_digest
+from plumbing.handover import write_manifest
 
 ROOT = Path(__file__).parent.parent
 prepare_cpu()  # tests and the processes they start import torch later
@@ -114,7 +114,11 @@ def make_tokenizer(folder: Path, size: int = 1024) -> int:
     import sentencepiece
 
     folder.mkdir(parents=True, exist_ok=True)
-    facts = [json.loads(line) for path in sorted((ROOT / "data_gen/facts").glob("*.jsonl")) for line in path.open()]
+    facts = [
+        json.loads(line)
+        for path in sorted((ROOT / "data_gen/facts/terminology").glob("*.jsonl"))
+        for line in path.open()
+    ]
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter([fact["mechanism"] for fact in facts]),
         model_prefix=str(folder / "tokenizer"), vocab_size=size, model_type="bpe", byte_fallback=True,

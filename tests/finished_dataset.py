@@ -11,7 +11,7 @@ from typing import Any
 from contract.example import SPLITS
 from tests.conftest import ROOT
 
-FACTS = ROOT / "data_gen/facts"
+FACTS = ROOT / "data_gen/facts/terminology"
 OWN = """name = "own_cards"
 about = "You write cards."
 heading = "{title}: "

@@ -12,8 +12,8 @@ from hypothesis import reject, settings
 from hypothesis import strategies as st
 
 from contract.contract import TASKS, Contract, Record, load_contract
-from contract.errors import UserError
 from contract.kinds import Choice, Fixed, Items, Kind, Pairs, Prose
+from plumbing.errors import UserError
 
 # No deadline on shared machines; the same examples in every run, so that a red test stays red until it is mended.
 settings.register_profile("medical_mistral", deadline=None, derandomize=True)

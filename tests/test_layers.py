@@ -1,4 +1,4 @@
-"""DESIGN's floors against the imports: stages meet in files, arrows run one way, every file fits in a head."""
+"""The floors of CONTRIBUTING.md against the imports: stages meet in files, arrows run one way, every file fits in a head."""
 
 from __future__ import annotations
 
@@ -13,32 +13,21 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 STAGES = ["data_gen", "finetune", "quantize", "eval"]
-OURS = {"contract", *STAGES, "scripts", "tests", "notebooks"}
+FLOORS = {
+    "plumbing": set(),
+    "contract": {"plumbing"},
+    "models": {"contract", "plumbing"},
+    **{stage: {"models", "contract", "plumbing"} for stage in STAGES},
+}  # room -> the rooms of ours that it may import besides itself
+TOP = ["scripts", "benchmarks"]  # may import all of them; imported by nobody
+OURS = {*FLOORS, *TOP, "tests", "notebooks"}
 # Third-party packages that cost more than a tenth of a second, or are not installed everywhere.
 HEAVY = {
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "datasets",
-    "accelerate",
-    "unsloth",
-    "bitsandbytes",
-    "sentencepiece",
-    "gguf",
-    "llama_cpp",
-    "safetensors",
-    "scipy",
-    "datasketch",
-    "textstat",
-    "yaml",
-    "statsmodels",
-    "matplotlib",
-    "ollama",
-    "mistral_common",
-    "huggingface_hub",
-}
-MAX_LINES, MAX_FUNCTION = 300, 40
+    "torch", "transformers", "trl", "peft", "datasets", "accelerate", "unsloth", "bitsandbytes", "sentencepiece", "gguf",
+    "llama_cpp", "safetensors", "scipy", "textstat", "statsmodels", "matplotlib", "ollama", "mistral_common",
+    "huggingface_hub", "rich",
+}  # fmt: skip
+MAX_LINES, MAX_FUNCTION, MAX_MODULES = 300, 40, 19
 
 
 def files(*rooms: str) -> list[Path]:
@@ -46,13 +35,13 @@ def files(*rooms: str) -> list[Path]:
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """Top-level package and line of every import below `tree`."""
+    """Module and line of every import below `tree`, those inside functions too."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from ((alias.name.partition(".")[0], node.lineno) for alias in node.names)
+            yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"line {node.lineno}: a relative import; name the room"
-            yield (node.module or "").partition(".")[0], node.lineno
+            yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
 
 
 def at_import(tree: ast.Module) -> Iterator[tuple[str, int]]:
@@ -73,43 +62,62 @@ def parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
+def module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def top(name: str) -> str:
+    return name.partition(".")[0]
+
+
 def shown(path: Path, line: int, what: str) -> str:
     return f"{path.relative_to(ROOT)}:{line}: {what}"
 
 
-def test_the_contract_stands_on_its_own() -> None:
-    allowed = sys.stdlib_module_names | {"contract", "jinja2", "jsonschema"}
+def test_the_contract_needs_few_packages() -> None:
+    """plumbing and contract run where only jinja2, jsonschema and rich are installed."""
+    allowed = sys.stdlib_module_names | {"contract", "plumbing", "jinja2", "jsonschema", "rich"}
+    anywhere = allowed | {"huggingface_hub"}  # inside functions: to publish
     bad = [
         shown(path, line, name)
-        for path in files("contract")
-        for name, line in at_import(parse(path))
-        if name not in allowed
-    ]
-    inside = allowed | {"huggingface_hub", "transformers", "tokenizers"}  # to fetch a base, to publish, to cut text
-    bad += [
-        shown(path, line, name)
-        for path in files("contract")
-        for name, line in imports(parse(path))
-        if name not in inside
+        for path in files("plumbing", "contract")
+        for found, permitted in ((at_import(parse(path)), allowed), (imports(parse(path)), anywhere))
+        for name, line in found
+        if top(name) not in permitted
     ]
     assert bad == []
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_imports_the_contract_and_itself_alone(stage: str) -> None:
-    forbidden = OURS - {"contract", stage}
+@pytest.mark.parametrize("room", FLOORS)
+def test_a_room_imports_only_the_floors_below_it(room: str) -> None:
+    forbidden = OURS - FLOORS[room] - {room}
     found = [
-        shown(path, line, name) for path in files(stage) for name, line in imports(parse(path)) if name in forbidden
+        shown(path, line, name) for path in files(room) for name, line in imports(parse(path)) if top(name) in forbidden
     ]
     assert found == []
 
 
-def test_nobody_imports_scripts_or_tests() -> None:
-    rooms = files("contract", *STAGES, "scripts")
+def test_nobody_imports_what_is_on_top() -> None:
+    rooms = files(*FLOORS, *TOP)
     found = [
-        shown(path, line, name) for path in rooms for name, line in imports(parse(path)) if name in ("scripts", "tests")
+        shown(path, line, name)
+        for path in rooms
+        for name, line in imports(parse(path))
+        if top(name) in (*TOP, "tests") and not module(path).startswith(top(name))
     ]
     assert found == []
+
+
+def graph() -> dict[str, set[str]]:
+    """Module -> the modules of ours that it imports, anywhere in its file."""
+    names = {module(path) for path in files(*FLOORS, *TOP)}
+    found: dict[str, set[str]] = {name: set() for name in names}
+    for path in files(*FLOORS, *TOP):
+        for name, _ in imports(parse(path)):
+            target = name if name in names else name.rpartition(".")[0]
+            if target in names and target != module(path):
+                found[module(path)].add(target)
+    return found
 
 
 def test_eval_is_never_imported_as_a_name() -> None:
@@ -122,13 +130,15 @@ def test_eval_is_never_imported_as_a_name() -> None:
     assert names == []
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_heavy_imports_wait_until_they_are_needed(stage: str) -> None:
-    found = [shown(path, line, name) for path in files(stage) for name, line in at_import(parse(path)) if name in HEAVY]
+@pytest.mark.parametrize("room", ["plumbing", "models", *STAGES])
+def test_heavy_imports_wait_until_they_are_needed(room: str) -> None:
+    found = [
+        shown(path, line, name) for path in files(room) for name, line in at_import(parse(path)) if top(name) in HEAVY
+    ]
     assert found == []
 
 
-@pytest.mark.parametrize("room", ["contract", *STAGES, "scripts", "tests"])
+@pytest.mark.parametrize("room", [*FLOORS, *TOP, "tests"])
 def test_a_file_and_a_function_fit_in_a_head(room: str) -> None:
     long = []
     for path in files(room):
@@ -141,33 +151,35 @@ def test_a_file_and_a_function_fit_in_a_head(room: str) -> None:
 
 
 def test_no_module_shadows_another_when_run_as_a_file() -> None:
-    taken = sys.stdlib_module_names | HEAVY | {"jinja2", "jsonschema", "httpx", "rich"}
-    assert [shown(path, 1, path.stem) for path in files("contract", *STAGES) if path.stem in taken - {"__main__"}] == []
+    taken = sys.stdlib_module_names | HEAVY | {"jinja2", "jsonschema", "httpx"}
+    assert [shown(path, 1, path.stem) for path in files(*FLOORS) if path.stem in taken - {"__main__"}] == []
 
 
-def test_every_module_says_what_it_is() -> None:
-    rooms = [path for path in files("contract", *STAGES, "scripts") if path.name != "__init__.py"]
-    assert [shown(path, 1, "no docstring") for path in rooms if not ast.get_docstring(parse(path))] == []
+def test_every_module_says_what_it_is_in_one_line() -> None:
+    bad = []
+    for path in files(*FLOORS, *TOP):
+        first = (ast.get_docstring(parse(path)) or "").partition("\n")[0]
+        if path.name != "__init__.py" and not first:
+            bad.append(shown(path, 1, f"the first line of its docstring has {len(first)} characters, expected 1 to 99"))
+    assert bad == []
 
 
 def test_names_that_say_nothing_are_not_used() -> None:
     empty = {"utils", "util", "common", "helpers", "helper", "misc"}
-    assert [
-        shown(path, 1, path.stem) for path in files("contract", *STAGES, "scripts", "tests") if path.stem in empty
-    ] == []
+    assert [shown(path, 1, path.stem) for path in files(*FLOORS, *TOP, "tests") if path.stem in empty] == []
 
 
 def _entries() -> list[str]:
     guard = "__name__ == '__main__'"
     entries = [
-        p for p in files(*STAGES) if any(isinstance(n, ast.If) and ast.unparse(n.test) == guard for n in parse(p).body)
+        p for p in files(*FLOORS) if any(isinstance(n, ast.If) and ast.unparse(n.test) == guard for n in parse(p).body)
     ]
-    return sorted(".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__") for p in entries)
+    return sorted(module(p) for p in entries)
 
 
 @pytest.mark.parametrize("entry", _entries())
 def test_help_answers_at_once(entry: str) -> None:
-    command = [sys.executable, "-m", entry, "--help"]
+    command = [sys.executable, "-m", entry.removesuffix(".__main__"), "--help"]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)  # compiles
     before = os.times()
     result = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
@@ -176,4 +188,4 @@ def test_help_answers_at_once(entry: str) -> None:
 
 
 def test_data_gen_is_an_entry() -> None:
-    assert "data_gen" in _entries()
+    assert "data_gen.__main__" in _entries()

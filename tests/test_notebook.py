@@ -13,7 +13,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from contract.handover import check_outputs, read_manifest
+from plumbing.handover import check_outputs, read_manifest
 from tests.conftest import ROOT
 
 NOTEBOOK = ROOT / "notebooks" / "medical_mistral_colab.ipynb"

@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from contract.contract import load_contract
-from contract.handover import read_manifest
-from eval.report import read_report
+from eval.report.report import read_report
+from plumbing.handover import read_manifest
 from tests.conftest import ROOT
 
 RUN = Path("artifacts/terminology/tiny")

@@ -64,7 +64,7 @@ def test_named_files_exist() -> None:
 
 
 def test_the_counts_of_the_facts_are_theirs() -> None:
-    facts = [json.loads(line) for path in (ROOT / "data_gen/facts").glob("*.jsonl") for line in path.open()]
+    facts = [json.loads(line) for path in (ROOT / "data_gen/facts/terminology").glob("*.jsonl") for line in path.open()]
     unsourced = sum(not fact["sources"] for fact in facts)
     assert f"{len(facts)} facts in five categories" in README
     assert re.search(rf"{unsourced} of them rest on\s+general knowledge, {len(facts) - unsourced} name", README)

@@ -9,8 +9,8 @@ from contract.base import Message
 from contract.contract import Contract, Section
 from contract.example import Example
 from contract.kinds import Choice, Fixed, Items, Pairs
+from data_gen.compose.split import draw
 from data_gen.facts import Fact
-from data_gen.split import draw
 
 VERSION = 1  # raise it with every change of the checks; a change of the prompt or the options is seen by itself
 # One context for all rows: another one would make Ollama load the model anew.  The prompt takes about 700 tokens.

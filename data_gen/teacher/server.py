@@ -11,7 +11,7 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from contract.errors import UserError
+from plumbing.errors import UserError
 
 TIMEOUT = 300.0  # seconds for one answer of a model that has the machine to itself: a 7B on two cores takes about 200
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before each further try: a restarted server needs about ten

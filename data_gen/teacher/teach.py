@@ -23,15 +23,15 @@ from pathlib import Path
 from typing import Any
 
 from contract.contract import Contract
-from contract.errors import UserError
 from contract.example import Example
-from contract.ollama_address import server_url
 from data_gen.facts import Fact
 from data_gen.teacher import prompt
 from data_gen.teacher.checks import REASONS, read_answer, shorten, yardstick
 from data_gen.teacher.journal import Entry, Journal, Rejection, open_journal
 from data_gen.teacher.progress import Tally, watching
 from data_gen.teacher.server import LOOPED, PAUSES, TIMEOUT, TOO_LONG, NoAnswerError, StoppedError, TeacherServer
+from models.ollama_address import server_url
+from plumbing.errors import UserError
 
 _UNREADABLE = {LOOPED: "LOOPED", TOO_LONG: "PROMPT_TOO_LONG", "length": "CUT"}  # done_reason -> reason
 

@@ -1,0 +1,196 @@
+"""Facts + task -> examples: requests and records from the task's templates, every value proved by its section."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from contract.contract import Contract, Record
+from contract.example import Example
+from contract.kinds import Fixed
+from data_gen.compose.split import draw
+from data_gen.compose.task_data import TaskData, fills, holes
+from data_gen.facts import Fact
+from plumbing.errors import UserError
+
+ROWS_A_CONCEPT = 4  # the default: a request of each of four styles
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request's template, its style and its place among the fact's requests of that style."""
+
+    template: str
+    style: str
+    place: int
+
+
+def compose(contract: Contract, data: TaskData, fact: Fact, rows: int, seed: int) -> list[Example]:
+    """`rows` examples about one fact, each with another request; styles take turns.
+
+    Raises UserError when the contract refuses a value, or when there are fewer requests than rows.
+    """
+    fields = fact_fields(data, fact)
+    asked = _requests(data, fact, fields, seed)
+    if rows > len(asked):
+        raise UserError(
+            f"fact '{fact.id}': {rows} rows a concept but {len(asked)} requests: lower --count or add requests"
+        )
+    frames = _frames(contract, data, fact, fields)
+    written: dict[tuple[str, ...], tuple[Record, str]] = {}  # rows of the same frames share one record
+    return [_example(contract, data, fact, fields, frames, asked[n], seed, written) for n in range(rows)]
+
+
+def quotas(names: Sequence[str], count: int) -> dict[str, int]:
+    """`count` rows shared equally among the names, the first ones taking what does not divide.
+
+    >>> quotas(["b", "a"], 5)
+    {'a': 3, 'b': 2}
+    """
+    whole, rest = divmod(count, len(names))
+    return {name: whole + (n < rest) for n, name in enumerate(sorted(names))}
+
+
+def rows_each(facts: Sequence[Fact], count: int | None, each: int = ROWS_A_CONCEPT) -> dict[str, int]:
+    """How many rows each fact gets so that `count` rows meet the category quotas exactly (None: `each` for all)."""
+    if count is None:
+        return {fact.id: each for fact in facts}
+    by_category: dict[str, list[str]] = {}
+    for fact in facts:
+        by_category.setdefault(fact.category, []).append(fact.id)
+    share = quotas(list(by_category), count)
+    return {fact: rows for name, ids in by_category.items() for fact, rows in quotas(ids, share[name]).items()}
+
+
+def fact_fields(data: TaskData, fact: Fact) -> dict[str, Any]:
+    """What the templates may say of a fact.
+
+    {Name} is the field `name` as it begins a sentence; {name_mid} is a text as it stands in the middle of a
+    sentence: its first letter small where that word is an article, or a name of the concept that is written small.
+    {a_concept} is the concept with the article that one of its texts begins with: a kidney, the skin, edema.
+    """
+    category = data.category_names.get(fact.category, fact.category.replace("_", " "))
+    own = {"concept": fact.concept, "a_concept": _with_article(fact), "category": category, "expansion": fact.expansion}
+    listed = {"other_senses": _spoken(fact.other_senses, "or"), "keywords": _spoken(fact.keywords, "and")}
+    fields = {name: value for name, value in {**fact.texts, **own, **listed}.items() if value}
+    texts = {name: value for name, value in fields.items() if isinstance(value, str)}
+    large = {_large(name): _large(value) for name, value in texts.items()}
+    mid = {f"{name}_mid": small for name, value in texts.items() if (small := _mid(value, fact))}
+    return fields | large | mid
+
+
+def _with_article(fact: Fact) -> str:
+    begins = re.compile(rf"(an?|the) {re.escape(fact.concept)}\b", re.IGNORECASE)
+    found = (begins.match(text) for text in fact.texts.values() if isinstance(text, str))
+    article = next((match[1].lower() + " " for match in found if match), "")
+    return article + fact.concept
+
+
+def _spoken(items: Sequence[str], last: str) -> str:
+    """
+    >>> _spoken(["a", "b", "c"], "and"), _spoken(["a", "b"], "or"), _spoken(["a"], "or"), _spoken([], "or")
+    ('a, b and c', 'a or b', 'a', '')
+    """
+    return f" {last} ".join(part for part in (", ".join(items[:-1]), *items[-1:]) if part)
+
+
+def _large(text: str) -> str:
+    """The text as it begins a sentence; a word with capitals inside is spelled as it is.
+
+    >>> _large("acute pain"), _large("hCG stands for")
+    ('Acute pain', 'hCG stands for')
+    """
+    word = text.split(maxsplit=1)[0] if text.strip() else ""
+    return text if word[1:] != word[1:].lower() else text[:1].upper() + text[1:]
+
+
+def _mid(text: str, fact: Fact) -> str:
+    """The text as it stands in the middle of a sentence; "" when that cannot be known."""
+    if text.split(maxsplit=1)[0] in ("A", "An", "The"):
+        return text[:1].lower() + text[1:]
+    names = (name for name in (fact.concept, fact.expansion, *fact.aliases) if name)
+    spelled = next((name for name in names if text.lower().startswith(name.lower())), "")
+    return spelled + text[len(spelled) :] if spelled else ""
+
+
+def _requests(data: TaskData, fact: Fact, fields: dict[str, Any], seed: int) -> list[Asked]:
+    """The fact's requests in their order: the styles take turns from one that the fact's id draws."""
+    styles = [
+        [
+            Asked(template, style, place + 1)
+            for place, template in enumerate(
+                sorted(
+                    (template for template in templates if fills(template, fields)),
+                    key=lambda template: draw(seed, "request", fact.id, template),
+                )
+            )
+        ]
+        for style, templates in data.styles().items()
+    ]
+    first = draw(seed, "style", fact.id) % len(styles)
+    turns = itertools.zip_longest(*styles[first:], *styles[:first])
+    return [asked for turn in turns for asked in turn if asked]
+
+
+def _frames(contract: Contract, data: TaskData, fact: Fact, fields: dict[str, Any]) -> dict[str, list[str]]:
+    """Section -> the templates that this fact fills.  Where it has other senses, only those that tell them."""
+    frames = {}
+    for section in contract.sections:
+        if isinstance(section.kind, Fixed):
+            continue
+        all_of_it = data.sections[section.name]
+        filled = [template for template in all_of_it if fills(template, fields)]
+        telling = [template for template in filled if "other_senses" in holes(template)]
+        frames[section.name] = telling or filled
+        if not filled:
+            raise UserError(
+                f"fact '{fact.id}': no template of section '{section.name}' can be filled from it; "
+                f"add the field that one of them names: {all_of_it[0]!r}"
+            )
+    return frames
+
+
+def _example(
+    contract: Contract,
+    data: TaskData,
+    fact: Fact,
+    fields: dict[str, Any],
+    frames: dict[str, list[str]],
+    asked: Asked,
+    seed: int,
+    written: dict[tuple[str, ...], tuple[Record, str]],
+) -> Example:
+    name = f"{fact.id}/{asked.style}-{asked.place}"
+    chosen = tuple(options[draw(seed, "frame", name, section) % len(options)] for section, options in frames.items())
+    if chosen not in written:
+        written[chosen] = _written(contract, fact, fields, dict(zip(frames, chosen, strict=True)))
+    record, response = written[chosen]
+    carries = draw(seed, "system", name) / 2**64 < data.system_share
+    system = contract.system_prompt() if carries else ""
+    request = render(asked.template, fields)
+    if not isinstance(request, str):
+        raise UserError(f"template {asked.template!r}: is a list alone, and a request is a text")
+    return Example(name, fact.concept, fact.category, request, system, record, response, fact.keywords)
+
+
+def _written(contract: Contract, fact: Fact, fields: dict[str, Any], chosen: dict[str, str]) -> tuple[Record, str]:
+    fixed = {section.name: section.kind.text for section in contract.sections if isinstance(section.kind, Fixed)}
+    values = fixed | {name: render(template, fields) for name, template in chosen.items()}
+    record = {section.name: values[section.name] for section in contract.sections}
+    try:
+        return record, contract.write(record)
+    except ValueError as error:
+        raise UserError(f"fact '{fact.id}': {error}") from None
+
+
+def render(template: str, fields: dict[str, Any]) -> Any:
+    """A template filled from a fact's fields.  One that is a list's name alone gives the list itself."""
+    names = holes(template)
+    if names and template == f"{{{names[0]}}}":
+        return fields[names[0]]
+    if not all(isinstance(fields[name], str) for name in names):
+        raise UserError(f"template {template!r}: names a field that holds a list, which must stand alone")
+    return template.format_map(fields)

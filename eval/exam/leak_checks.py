@@ -1,0 +1,136 @@
+"""Dataset + conversations -> nothing, or a UserError that names the rows: what would make any figure worthless.
+
+The expected answer must not be told in the prompt, the prompt must not be the answer, the rows must be those that the
+dataset's manifest counts, and no concept of the test split may have been trained on.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from contract.base import Message
+from contract.contract import Contract
+from contract.example import SPLITS, Example, first_faults
+from contract.kinds import Choice, Fixed
+from plumbing.errors import UserError, faults_error
+from plumbing.handover import Manifest
+
+LONG = 16  # words in a row that two texts share by copying; with 8 shots the shipped dataset's frames share up to 10
+WHOLE = 6  # words: a whole section this long or longer must not be told; a shorter one may be the concept's own name
+
+
+def check_dataset(folder: Path, manifest: Manifest, splits: Mapping[str, Sequence[Example]]) -> None:
+    """What holds of the dataset, whatever is asked.  Raises UserError."""
+    faults = [*count_faults(manifest, splits), *concept_faults(read_concepts(folder / "concepts.json"), splits)]
+    if faults:
+        raise faults_error(f"{folder}: no fair measure", first_faults(faults))
+
+
+def check_prompts(contract: Contract, asked: Iterable[tuple[Example, Sequence[Message]]]) -> None:
+    """What holds of each conversation and its expected answer.  Raises UserError naming the rows."""
+    spec = words(contract.system_prompt())
+    faults = [
+        f"'{example.id}': {fault}" for example, turns in asked for fault in _faults(contract, spec, example, turns)
+    ]
+    if faults:
+        raise faults_error("no fair measure", first_faults(faults))
+
+
+def count_faults(manifest: Manifest, splits: Mapping[str, Sequence[Example]]) -> list[str]:
+    counts = manifest["counts"]
+    return [
+        f"{split}.jsonl has {len(rows)} rows, its manifest counts {counts.get(split, 'none')}"
+        for split, rows in splits.items()
+        if counts.get(split) != len(rows)
+    ]
+
+
+def read_concepts(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """concepts.json: split -> groups of names; empty when the dataset has none.  Raises UserError when it is broken."""
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            split: [{"group": str(g["group"]), "names": list(g["names"])} for g in table[split]] for split in SPLITS
+        }
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError):
+        raise UserError(f"{path}: not the concepts of a dataset; make the dataset again") from None
+
+
+def concept_faults(
+    concepts: Mapping[str, Sequence[Mapping[str, Any]]], splits: Mapping[str, Sequence[Example]]
+) -> list[str]:
+    """Concepts that stand in two splits, by any of their names or as a row's own, and rows of a foreign concept."""
+    names = {split: {str(name).casefold(): "" for g in groups for name in (g["group"], *g["names"])}
+             for split, groups in concepts.items()}  # fmt: skip
+    faults = []
+    for split, rows in splits.items():
+        listed = names.setdefault(split, {})
+        known = set(listed)
+        for row in rows:
+            if known and row.concept.casefold() not in known:
+                faults.append(
+                    f"'{row.id}' of {split} is about '{row.concept}', which concepts.json does not list there"
+                )
+            listed[row.concept.casefold()] = listed.get(row.concept.casefold()) or row.id
+    for one, other in combinations(names, 2):
+        for name in sorted(names[one].keys() & names[other].keys()):
+            rows = [f"'{names[split][name]}'" for split in (one, other) if names[split][name]]
+            faults.append(
+                f"the concept '{name}' stands in {one} and in {other}" + (f": {', '.join(rows)}" if rows else "")
+            )
+    return faults
+
+
+def _faults(contract: Contract, spec: list[str], example: Example, turns: Sequence[Message]) -> list[str]:
+    """How prompt and expected answer hold one another.  Fixed texts, options and the form itself are told on purpose."""
+    told = [*spec, *words("\n".join(turn["content"] for turn in turns))]  # the model's own SYSTEM is the spec
+    within, faults = _finder(told), []
+    for section in contract.sections:
+        if isinstance(section.kind, Fixed | Choice):
+            continue
+        for text in _texts(example.record[section.name]):
+            part = within(words(text))
+            if part:
+                faults.append(f"the prompt tells the expected {section.name}: '{' '.join(part)}'")
+    request, answer = words(example.request), words(example.response)
+    if len(request) >= 3 and request != words(example.concept) and _holds(answer, request):
+        faults.append(f"the expected answer repeats the request: '{example.request}'")
+    if _holds(answer, spec):
+        faults.append("the expected answer repeats the system prompt")
+    return faults
+
+
+def _finder(told: list[str]) -> Callable[[list[str]], list[str]]:
+    """Text -> its first LONG words in a row that stand in `told`, or all of it when it is WHOLE or longer; else []."""
+    runs = {tuple(told[i : i + LONG]) for i in range(len(told) - LONG + 1)}
+
+    def find(text: list[str]) -> list[str]:
+        if WHOLE <= len(text) < LONG and _holds(told, text):
+            return text
+        starts = range(len(text) - LONG + 1)
+        return next((text[i : i + LONG] for i in starts if tuple(text[i : i + LONG]) in runs), [])
+
+    return find
+
+
+def words(text: str) -> list[str]:
+    """Its words in small letters: neither marks nor spacing hide a copy."""
+    return re.findall(r"\w+", text.casefold())
+
+
+def _holds(text: list[str], part: list[str]) -> bool:
+    return bool(part) and f" {' '.join(part)} " in f" {' '.join(text)} "
+
+
+def _texts(value: Any) -> list[str]:
+    """Every text of a record's value: itself, its items, the parts of its pairs."""
+    if isinstance(value, str):
+        return [value]
+    return [text for item in (value.values() if isinstance(value, dict) else value) for text in _texts(item)]

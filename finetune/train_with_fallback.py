@@ -1,0 +1,111 @@
+"""Train by the best plan; when the GPU's memory does not hold it after all, by the next smaller one."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import gc
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from finetune.checkpoints import find_checkpoint
+from finetune.config import Settings
+from finetune.parallel.processes import is_main, wait_for_all, world_size
+from finetune.plan import Plan, shared
+from finetune.rows import Row
+from plumbing.errors import UserError
+from plumbing.handover import new_file
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A model with its trained LoRA, how it was trained, and what was measured."""
+
+    model: Any
+    settings: Settings
+    curve: list[dict[str, float]]
+    figures: dict[str, float]
+
+
+def train_as_planned(
+    plans: Sequence[Plan],
+    settings: Settings,
+    engine: str,
+    folder: Path,
+    rows: list[Row],
+    tokenizer: Any,
+    checkpoints: Path,
+    args: argparse.Namespace,
+) -> Trained:
+    """Try the plans in turn; without any, the settings as they are.  A resumed run keeps the plan that it began with."""
+    if args.resume:
+        plans = _resumed(checkpoints, plans)
+        wait_for_all()  # every process has read the plan before the first writes it anew
+    if args.report_to == "tensorboard":  # else its files would go with the checkpoints
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", f"{args.out}-{args.report_to}")
+    for plan, smaller in zip([*plans] or [None], [*plans[1:], None], strict=True):
+        if is_main():
+            with new_file(checkpoints / "plan.json") as file:
+                file.write_text(json.dumps(plan and dataclasses.asdict(plan)), encoding="utf-8")
+        resume = args.resume or find_checkpoint(checkpoints) is not None
+        used = plan.apply(settings) if plan else dataclasses.replace(shared(settings, world_size()), cuda_graphs=False)
+        trained = _attempt(used, engine, folder, rows, tokenizer, checkpoints, resume, args.report_to)
+        if trained:
+            return _compared(trained, plan)
+        if smaller is None or world_size() > 1:
+            raise UserError(
+                f"the GPU's memory does not hold {plan or 'this preset'}; set a smaller gpu_memory or batch"
+            )
+        print(f"out of memory with {plan}; falling back to {smaller}", flush=True)
+    raise AssertionError("every plan either trains or ends the run")
+
+
+def _attempt(
+    settings: Settings, engine: str, folder: Path, rows: list[Row], tokenizer: Any, checkpoints: Path, resume: bool,
+    report_to: str,
+) -> Trained | None:  # fmt: skip
+    """One training; None when the GPU's memory ran out, which is then given back."""
+    import torch
+
+    from finetune.engines import load_model
+    from finetune.train import train
+
+    try:
+        model = load_model(settings, engine, folder)
+        trainable, parameters = model.get_nb_trainable_parameters()
+        if is_main():
+            print(f"{engine}: {trainable:,} of {parameters:,} parameters are trained", flush=True)
+        curve, figures = train(model, tokenizer, rows, settings, checkpoints, resume, report_to)
+        return Trained(model, settings, curve, figures)
+    except torch.OutOfMemoryError:
+        pass  # left by the error's frames until here: the model goes only after them
+    for _ in range(2):  # what the first pass finalises holds a 4-bit base's weights
+        gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    return None
+
+
+def _resumed(checkpoints: Path, plans: Sequence[Plan]) -> Sequence[Plan]:
+    """The plan that the interrupted run trained by, then the smaller ones."""
+    path = checkpoints / "plan.json"
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if kept is None:
+        return plans
+    first = Plan(**kept)
+    return [first, *(plan for plan in plans if plan.peak < first.peak)]
+
+
+def _compared(trained: Trained, plan: Plan | None) -> Trained:
+    """The figures with what the plan had said of the memory."""
+    if plan is None:
+        return trained
+    measured = trained.figures["peak_gpu_gib"]
+    if is_main():
+        off = plan.peak / measured - 1
+        print(f"memory: {measured:.2f} GiB at the peak, {plan.peak:.2f} planned ({off:+.0%})", flush=True)
+    return dataclasses.replace(trained, figures=trained.figures | {"planned_gpu_gib": round(plan.peak, 2)})

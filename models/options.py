@@ -1,0 +1,85 @@
+"""A model's own parameters + what the run sets -> the options sent with every request, none left to the server.
+
+What is not sent is guessed by the server: num_ctx by the machine's memory, the rest by its version.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from plumbing.errors import UserError, faults_error, unknown_key
+
+KINDS: dict[str, type] = {
+    "num_ctx": int, "num_predict": int, "stop": list, "repeat_penalty": float, "frequency_penalty": float, "repeat_last_n": int, "top_k": int,
+    "top_p": float, "min_p": float, "temperature": float, "seed": int,
+}  # fmt: skip
+# For a model that says nothing itself: Ollama 0.34.2's own (api/types.go), but for the context, which there depends on
+# the machine, and the answer's length, which there has no end.
+DEFAULTS: dict[str, Any] = {
+    "num_ctx": 4096, "num_predict": 512, "stop": [], "repeat_penalty": 1.0, "frequency_penalty": 0.0, "repeat_last_n": 64, "top_k": 40,
+    "top_p": 0.9, "min_p": 0.0, "temperature": 0.0, "seed": 0,
+}  # fmt: skip
+
+
+def own_options(parameters: Mapping[str, Sequence[float | str]], trained_context: int | None = None) -> dict[str, Any]:
+    """All options, by the model's parameters (name -> values, as eval.modelfile reads them) and else by DEFAULTS.
+
+    Temperature and seed are the run's, not the model's: a measurement must be repeatable.
+
+    >>> own_options({"num_ctx": (1024.0,), "stop": ("</s>",), "temperature": (0.7,)})["num_ctx"]
+    1024
+    """
+    found = dict(DEFAULTS)
+    if trained_context:
+        found["num_ctx"] = min(found["num_ctx"], trained_context)
+    for name, values in parameters.items():
+        if name in KINDS and name not in ("temperature", "seed"):
+            found[name] = _typed(name, values)
+    return found
+
+
+def _typed(name: str, values: Sequence[float | str]) -> Any:
+    if KINDS[name] is list:
+        return [str(value) for value in values]
+    try:
+        value = KINDS[name](values[-1])
+        return DEFAULTS[name] if name == "num_predict" and value < 1 else value  # -1 and 0: without an end
+    except ValueError:
+        raise UserError(f"the model's own parameter {name} is {values[-1]!r}, no number; register it again") from None
+
+
+def read_settings(given: Sequence[str]) -> dict[str, Any]:
+    """`--set KEY=VALUE` arguments, each value TOML.  Raises UserError with all faults.
+
+    >>> read_settings(["num_predict=256", 'stop=["</s>"]'])
+    {'num_predict': 256, 'stop': ['</s>']}
+    """
+    found, faults = {}, []
+    for text in given:
+        name, _, value = (part.strip() for part in text.partition("="))
+        try:
+            found[name] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            faults.append(f"'{text}' is no KEY=VALUE; such as num_predict=256 or 'stop=[\"</s>\"]'")
+            continue
+        faults += _fault(name, found[name])
+    if faults:
+        raise faults_error("--set", faults)
+    return found
+
+
+def _fault(name: str, value: Any) -> list[str]:
+    if name == "temperature":
+        return ["temperature has its own argument: --temperatures 0.7"]
+    if name not in KINDS:
+        return [unknown_key(name, KINDS.keys() - {"temperature"})]
+    kind = KINDS[name]
+    fits = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
+    if not fits or (kind is list and not all(isinstance(item, str) and item for item in value)):
+        return [f"{name} is {value!r}, wanted {'texts in [ ]' if kind is list else kind.__name__}"]
+    least = {"num_ctx": 8, "num_predict": 1}.get(name)  # less is accepted by the server and gives garbage, or no end
+    if least is not None and value < least:
+        return [f"{name} is {value}, wanted {least} or more"]
+    return [f"{name} is {value}, wanted more than 0"] if name == "repeat_penalty" and value <= 0 else []
