@@ -25,7 +25,8 @@ from eval.exam.data import read_data
 from eval.exam.recording import open_recording
 from models.answers import Backend
 from models.ollama_address import server_url
-from models.ollama_server import Server, open_ollama
+from models.ollama_chat import open_ollama
+from models.ollama_server import Server
 from plumbing.errors import run
 
 

@@ -69,7 +69,7 @@ def _measure(model: Path, data: Path, name: str | None, limit: int) -> Path:
     _stage("quantize.register", model, name + ending)
     _stage("eval.adherence", "--model", name + ending, *arguments)
     if ending:
-        Server(server_url(None)).client.request("DELETE", "/api/delete", json={"model": name + ending})
+        Server(server_url(None)).delete(name + ending)
     return out
 
 

@@ -87,7 +87,7 @@ class FakeOllama:
         if path == "/api/version":
             return 200, {"version": "0.34.2"}
         if path == "/api/tags":
-            return 200, {"models": [{"name": name, "digest": digest} for name, digest in self.models.items()]}
+            return 200, {"models": [{"model": name, "digest": digest} for name, digest in self.models.items()]}
         assert path == "/api/chat" and body, path
         if body["model"] not in {name.removesuffix(":latest") for name in self.models}:
             return 404, {"error": f"model '{body['model']}' not found"}

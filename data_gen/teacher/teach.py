@@ -29,11 +29,13 @@ from data_gen.teacher import prompt
 from data_gen.teacher.checks import REASONS, read_answer, shorten, yardstick
 from data_gen.teacher.journal import Entry, Journal, Rejection, open_journal
 from data_gen.teacher.progress import Tally, watching
-from data_gen.teacher.server import LOOPED, PAUSES, TIMEOUT, TOO_LONG, NoAnswerError, StoppedError, TeacherServer
+from data_gen.teacher.server import PAUSES, TOO_LONG, StoppedError, TeacherServer
+from models.answers import REPEATED
 from models.ollama_address import server_url
+from models.ollama_server import TIMEOUT, NoAnswerError
 from plumbing.errors import UserError
 
-_UNREADABLE = {LOOPED: "LOOPED", TOO_LONG: "PROMPT_TOO_LONG", "length": "CUT"}  # done_reason -> reason
+_UNREADABLE = {REPEATED: "LOOPED", TOO_LONG: "PROMPT_TOO_LONG", "length": "CUT"}  # done_reason -> reason
 
 
 @dataclass(frozen=True)

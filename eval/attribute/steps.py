@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,8 @@ from contract.contract import Contract, load_contract
 from models.answers import Answer, Backend, Request
 from models.base_folder import REPOSITORY, base_digest, find_base_folder
 from models.embedded import Served, open_gguf, read_served
-from models.ollama_server import Server, open_ollama
+from models.ollama_chat import open_ollama
+from models.ollama_server import Server
 from models.options import own_options
 from models.torch_model import missing_packages, open_torch
 from plumbing.errors import UserError
@@ -180,15 +181,7 @@ def _registered(deployment: Deployment, server: Server, model: str | None) -> It
             raise UserError((done.stderr.strip().splitlines() or ["no reason told"])[-1].removeprefix("error: "))
         yield name
     finally:
-        _forget(server, name)
-
-
-def _forget(server: Server, model: str) -> None:
-    """A server that is gone by now keeps its own error: the one that ended the run."""
-    import httpx
-
-    with suppress(httpx.TransportError):
-        server.client.request("DELETE", "/api/delete", json={"model": model})
+        server.delete(name)
 
 
 @contextmanager
@@ -198,7 +191,8 @@ def open_formed(deployment: Deployment, host: str, model: str) -> Iterator[Backe
     One that is no valid record (broken off, out of a section's bounds) stays the text that came; pins count the others.
     """
     written = 0
-    with open_ollama(FormServer(host, deployment.contract.json_schema()), model, deployment.options) as backend:
+    schema = deployment.contract.json_schema()
+    with open_ollama(Server(host), model, deployment.options, schema) as backend:
 
         def ask(request: Request) -> Answer:
             nonlocal written
@@ -208,17 +202,6 @@ def open_formed(deployment: Deployment, host: str, model: str) -> Iterator[Backe
             return answer if text is None else replace(answer, text=text)
 
         yield replace(backend, ask=ask, pins=lambda: backend.pins() | {"valid_records": written})
-
-
-class FormServer(Server):
-    """A server whose every chat is held to a JSON Schema."""
-
-    def __init__(self, url: str, schema: dict[str, Any]) -> None:
-        super().__init__(url)
-        self.schema = schema
-
-    def call(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        return super().call(path, body | {"format": self.schema} if body and path == "/api/chat" else body)
 
 
 def response_of(contract: Contract, base: Base, text: str) -> str | None:

@@ -45,7 +45,8 @@ def _open_gguf(path: Path, args: argparse.Namespace, settings: Mapping[str, Any]
 def _open_ollama(model: str, args: argparse.Namespace, settings: Mapping[str, Any]) -> AbstractContextManager[Backend]:
     from eval.exam.hosts import open_hosts
     from models.ollama_address import server_url
-    from models.ollama_server import Server, open_ollama
+    from models.ollama_chat import open_ollama
+    from models.ollama_server import Server
 
     hosts = args.host.split(",") if args.host else [None]
     if not all(host is None or host.strip() for host in hosts):

@@ -16,8 +16,8 @@ from eval.exam.asking import ask_all, conversations, plan
 from eval.exam.conditions import sample
 from eval.judge.answer_row import Judged
 from models.answers import Answer, Ask, Backend, Request, failed
+from models.ollama_server import Server
 from plumbing.errors import run
-from quantize.ollama_api import Ollama
 from quantize.register import register
 from tests.conftest import ROOT
 from tests.eval.parity.test_parity import make_model
@@ -108,7 +108,7 @@ def test_a_real_ollama_is_measured_and_pinned(  # type: ignore[no-untyped-def]
     ollama, small_adapter, data, tmp_path, monkeypatch, capsys
 ) -> None:
     folder = make_model(small_adapter, tmp_path / "model")
-    digest = register(folder, "medical-mistral", Ollama(ollama))
+    digest = register(folder, "medical-mistral", Server(ollama))
     monkeypatch.setenv("OLLAMA_HOST", ollama.removeprefix("http://"))
     arguments = ("--data", data, "--limit", 5, "--out", tmp_path / "report", "--concurrency", 2)
     done = Outcome(monkeypatch, capsys, *arguments)

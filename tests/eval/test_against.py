@@ -16,7 +16,7 @@ from eval.judge.verdict import judge
 from eval.report.markdown import table
 from eval.report.report import read_report, summarise
 from models.answers import Answer
-from quantize.ollama_api import Ollama
+from models.ollama_server import Server
 from quantize.register import register
 from tests.eval.parity.test_parity import make_model
 from tests.eval.test_adherence import Outcome, data, examples, recording
@@ -124,7 +124,7 @@ def test_a_base_gets_the_same_prompt_and_examples_too(  # type: ignore[no-untype
     ollama, small_adapter, data, tmp_path, monkeypatch, capsys
 ) -> None:
     for name in ("mine", "base"):
-        register(make_model(small_adapter, tmp_path / name), name, Ollama(ollama))
+        register(make_model(small_adapter, tmp_path / name), name, Server(ollama))
     monkeypatch.setenv("OLLAMA_HOST", ollama.removeprefix("http://"))
     arguments = ("--data", data, "--limit", 4, "--out", tmp_path / "report", "--set", "num_ctx=4096", "--set",
                  "num_predict=8", "--model", "mine", "--against", "base", "--against-shots", 1)  # fmt: skip
@@ -145,7 +145,7 @@ def test_another_model_that_is_not_there_costs_no_run(
     ollama, small_adapter, data, examples, tmp_path, monkeypatch, capsys
 ) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setenv("OLLAMA_HOST", ollama.removeprefix("http://"))
-    register(make_model(small_adapter, tmp_path / "model"), "odd", Ollama(ollama))
+    register(make_model(small_adapter, tmp_path / "model"), "odd", Server(ollama))
     arguments = ("--data", data, "--replay", recording(tmp_path / "r.jsonl", examples), "--out", tmp_path / "report")
     for others, said in {
         ("--against", "nobody"): "has no model 'nobody'",

@@ -7,10 +7,10 @@ import pytest
 from eval.parity.__main__ import training_tokenizer
 from models.answers import Request
 from models.embedded import open_gguf, read_served
-from models.ollama_server import Server, open_ollama
+from models.ollama_chat import open_ollama
+from models.ollama_server import Server
 from plumbing.errors import UserError
 from plumbing.handover import sha256
-from quantize.ollama_api import Ollama
 from quantize.register import register
 from tests.conftest import make_small_adapter, make_small_base
 from tests.eval.parity.test_parity import make_model
@@ -59,7 +59,7 @@ def test_prompt_begins_with_the_served_system_unless_the_conversation_brings_one
 )
 def test_answers_as_ollama_does(ollama: str, folder: Path, penalty: dict[str, float]) -> None:
     """A penalty counts the prompt's words too."""
-    register(folder, "embedded", Ollama(ollama))
+    register(folder, "embedded", Server(ollama))
     with open_gguf(folder / GGUF) as here, open_ollama(Server(ollama), "embedded") as there:
         for name in ASKED:
             mine, theirs = (of.ask(request(name, **penalty)) for of in (here, there))

@@ -1,4 +1,4 @@
-"""Every way in which Ollama fails to answer, spoken by a small HTTP server; test_eval_parity.py talks to a real one."""
+"""Every way in which Ollama fails to answer, by a small HTTP server; tests/eval/parity talks to a real one."""
 
 import hashlib
 import json
@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from models.answers import REPEATED, Answer, Request
-from models.ollama_server import NoAnswerError, Server, open_ollama
+from models.ollama_chat import open_ollama
+from models.ollama_server import NoAnswerError, Server
 from plumbing.errors import UserError
 
 CLOSE, RESET, HANG = "close", "reset", "hang"  # what a server may do instead of answering
@@ -34,8 +35,8 @@ SHOWN: dict[str, Any] = {
 REST: dict[str, Reply] = {
     "/api/version": (200, {"version": "0.34.2"}),
     "/api/show": (200, SHOWN),
-    "/api/tags": (200, {"models": [{"name": "m:latest", "digest": "d1"}]}),
-    "/api/ps": (200, {"models": [{"name": "m:latest", "digest": "d1", "context_length": 1024}]}),
+    "/api/tags": (200, {"models": [{"model": "m:latest", "digest": "d1"}]}),
+    "/api/ps": (200, {"models": [{"model": "m:latest", "digest": "d1", "context_length": 1024}]}),
 }  # fmt: skip
 
 
@@ -49,8 +50,9 @@ def speaking(
 
     class Speaker(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            data, before = json.loads(body) if body else None, len([path for path, _ in seen if path == self.path])
+            body = self.read_body()
+            data = json.loads(body) if body[:1] == b"{" else body or None
+            before = len([path for path, _ in seen if path == self.path])
             seen.append((self.path, data))
             reply = chat(data) if chat and self.path == "/api/chat" else answer(self.path, before)
             if isinstance(reply, str):
@@ -65,9 +67,19 @@ def speaking(
             self.send_response(status)
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
-            self.wfile.write(text)
+            if self.command != "HEAD":
+                self.wfile.write(text)
 
-        do_GET = do_POST
+        def read_body(self) -> bytes:
+            if self.headers.get("Transfer-Encoding") != "chunked":
+                return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = b""
+            while size := int(self.rfile.readline(), 16):
+                body += self.rfile.read(size + 2)[:-2]
+            self.rfile.readline()
+            return body
+
+        do_GET = do_HEAD = do_DELETE = do_POST
 
         def log_message(self, *_: object) -> None:
             pass
@@ -127,7 +139,7 @@ LOST = {
     "not done": ((200, DONE | {"done": False}), "server", "unfinished", 1),
     "only loaded": ((200, DONE | {"done_reason": "load"}), "server", "done_reason load", 1),
     "no text": ((200, DONE | {"message": {}}), "server", "unfinished", 1),
-    "no prompt count": ((200, DONE | {"prompt_eval_count": None}), "server", "prompt_eval_count None", 1),
+    "no prompt count": ((200, DONE | {"prompt_eval_count": None}), "server", "prompt_eval_count is None", 1),
     "a prompt that fills the context": ((200, DONE | {"prompt_eval_count": 1024}), "server", "num_ctx 1024", 1),
     "no JSON": ((200, "<html>"), "server", "<html>", 1),
     "a list": ((200, []), "server", "HTTP 200", 1),
@@ -161,8 +173,13 @@ def test_nobody_there() -> None:
     with pytest.raises(NoAnswerError) as caught:
         impatient(url).call("/api/version")
     assert caught.value.kind == "transport"
-    with pytest.raises(UserError, match=rf"no Ollama answers at {url} .*ollama serve.*--gguf"):
+    with pytest.raises(UserError, match=rf"no Ollama answers at {url} .*`ollama serve`, or set OLLAMA_HOST to its"):
         impatient(url).check()
+    with (
+        pytest.raises(UserError, match=r"OLLAMA_HOST to its address, or judge by .*--gguf"),
+        open_ollama(Server(url), "m"),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -170,11 +187,11 @@ def test_nobody_there() -> None:
     [
         ("/api/version", (503, {"error": "busy"}), "HTTP 503: busy; wait"),
         ("/api/version", CLOSE, "no Ollama answers"),
-        ("/api/version", (404, "not found"), "is that an Ollama"),
-        ("/api/version", (200, {}), "is no Ollama"),
+        ("/api/version", (404, "not found"), "is not an Ollama"),
+        ("/api/version", (200, {}), "is not an Ollama"),
         ("/api/show", (404, {"error": "not found"}), "no model 'm'; `python -m quantize.register MODEL_DIR m"),
         ("/api/show", (500, {"error": "broken"}), "does not show 'm'"),
-        ("/api/tags", CLOSE, "stopped answering"),
+        ("/api/tags", CLOSE, "does not list its models"),
     ],
 )  # fmt: skip
 def test_a_server_that_cannot_be_measured_is_one_line(path: str, reply: Reply, words: str) -> None:
@@ -197,12 +214,12 @@ def test_pins_what_was_measured() -> None:
 
 
 def test_a_model_replaced_midway_is_no_measurement() -> None:
-    tags = [(200, {"models": [{"name": "m:latest", "digest": digest}]}) for digest in ("d1", "d2")]
+    tags = [(200, {"models": [{"model": "m:latest", "digest": digest}]}) for digest in ("d1", "d2")]
     answer: Callable[[str, int], Reply] = lambda path, n: tags[n] if path == "/api/tags" else REST[path]  # noqa: E731
     with (
         speaking(answer) as (url, _),
         open_ollama(impatient(url), "m") as backend,
-        pytest.raises(UserError, match="registered anew"),
+        pytest.raises(UserError, match="registered again"),
     ):
         backend.pins()
 

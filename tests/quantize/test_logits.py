@@ -20,7 +20,6 @@ from models.base_folder import base_digest
 from models.ollama_server import Server
 from models.tokenizer import load_tokenizer
 from plumbing.handover import write_manifest
-from quantize.ollama_api import Ollama
 from quantize.register import register
 from tests.conftest import ROOT
 
@@ -190,7 +189,7 @@ def test_a_live_ollama_cuts_every_conversation_as_training_does(exported: Export
     pieces of several.
     """
     base, folder, _, _ = exported
-    register(folder.parent / "model", base.name, Ollama(ollama))
+    register(folder.parent / "model", base.name, Server(ollama))
     parity = compare(Server(ollama), base.name, folder.parent / "model")
     known = {name for name in CONVERSATIONS if "underscores of the tokenizer" in name and base.name == "gemma_2b_it"}
     assert parity.conversations > 200 and {difference.where for difference in parity.differences} == known

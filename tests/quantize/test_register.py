@@ -14,16 +14,19 @@ from typing import Any
 import httpx
 import pytest
 
+from contract.base import load_base
+from contract.contract import load_contract
+from models.ollama_server import Server
 from plumbing.errors import UserError
 from plumbing.handover import read_manifest, sha256, write_manifest
 from quantize.__main__ import export
-from quantize.modelfile import render
-from quantize.ollama_api import Ollama
+from quantize.modelfile import fields, render
 from quantize.recipe import RECIPES
 from quantize.register import differences, register, register_all, tags
 from tests.conftest import ROOT, _ollama_binary, make_small_adapter
+from tests.models.test_ollama_server import CLOSE, Reply, speaking
+from tests.models.test_ollama_upload import BUSY, SHORT, in_turn
 from tests.quantize.test_modelfile import changed
-from tests.quantize.test_ollama_api import BUSY, Answer, stand_in
 
 GGUF = "model.q4_k_m.gguf"
 
@@ -90,7 +93,7 @@ def test_one_type_alone_is_registered_by_exactly_the_name(ollama: str, several: 
     assert done.returncode == 0 and done.stdout.count(" is registered") == 1, done.stderr
     assert show(ollama, "alone")["details"]["quantization_level"] == "Q8_0"
     done = command(str(several), "alone", "--type", "q2_k", OLLAMA_HOST=ollama.removeprefix("http://"))
-    assert done.returncode == 1 and f"error: {several}: holds no q2_k (it holds q4_k_m, " in done.stderr
+    assert done.returncode == 1 and f"error: {several}: does not hold q2_k (it holds q4_k_m, " in done.stderr
 
 
 def test_the_modelfile_of_each_type_can_be_created_by_hand(ollama: str, several: Path) -> None:
@@ -99,7 +102,7 @@ def test_the_modelfile_of_each_type_can_be_created_by_hand(ollama: str, several:
 
 
 def test_ollama_show_prints_the_licence_and_where_the_card_is(ollama: str, several: Path) -> None:
-    register(several, "licensed", Ollama(ollama))
+    register(several, "licensed", Server(ollama))
     binary = _ollama_binary()
     assert binary is not None
     line = [binary, "show", "--license", "licensed"]
@@ -117,12 +120,12 @@ def test_a_folder_of_several_types_whose_second_modelfile_is_of_another_version(
     (copy / "Modelfile.q8_0").write_text("FROM ./model.q8_0.gguf")
     old = read_manifest(copy, "model")
     write_manifest(copy, "model", old["inputs"], old["settings"], old["counts"])
-    with pytest.raises(UserError, match=r"its Modelfile\.q8_0 is of another version"):
-        register_all(copy, {"never": "q8_0"}, Ollama("http://127.0.0.1:1"))
+    with pytest.raises(UserError, match=r"its Modelfile\.q8_0 is from another version"):
+        register_all(copy, {"never": "q8_0"}, Server("http://127.0.0.1:1"))
 
 
 def test_the_rendered_modelfile_gives_the_same_fields(ollama: str, model: Path) -> None:
-    register(model, "by-api", Ollama(ollama))
+    register(model, "by-api", Server(ollama))
     create_by_hand(ollama, model, "by-hand")
     api, hand = show(ollama, "by-api"), show(ollama, "by-hand")
     for key in ("template", "system", "license", "details", "model_info", "capabilities"):
@@ -174,7 +177,7 @@ def create_by_hand(ollama: str, folder: Path, name: str, modelfile: str = "Model
 def test_a_changed_folder_is_refused_before_any_call(copy: Path, change: Callable[[Path], Any], told: str) -> None:
     change(copy / GGUF)
     with pytest.raises(UserError, match=told):
-        register(copy, "never", Ollama("http://127.0.0.1:1"))
+        register(copy, "never", Server("http://127.0.0.1:1"))
 
 
 def test_a_modelfile_of_other_code_is_refused(copy: Path) -> None:
@@ -184,7 +187,7 @@ def test_a_modelfile_of_other_code_is_refused(copy: Path) -> None:
     manifest["outputs"]["Modelfile"] = sha256(copy / "Modelfile")
     (copy / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="another version of this project"):
-        register(copy, "never", Ollama("http://127.0.0.1:1"))
+        register(copy, "never", Server("http://127.0.0.1:1"))
 
 
 @pytest.mark.parametrize(
@@ -196,8 +199,8 @@ def test_a_name_that_ollama_refuses_is_told_before_anything_is_sent(
 ) -> None:
     make_small_adapter(small_base, tmp_path / "adapter", seed=len(name) + 70)  # weights that no test has sent yet
     export(tmp_path / "adapter", tmp_path / "model", "q4_k_m,q8_0")
-    server, outputs = Ollama(ollama), read_manifest(tmp_path / "model", "model")["outputs"]
-    with pytest.raises(UserError, match=r"refuses the name '.*' \((invalid model name|model is required)\); take one"):
+    server, outputs = Server(ollama), read_manifest(tmp_path / "model", "model")["outputs"]
+    with pytest.raises(UserError, match=r"refuses the name '.*'; take one such as"):
         register_all(tmp_path / "model", tags(name, ["q4_k_m", "q8_0"]), server)
     assert not any(server.has_blob(digest) for file, digest in outputs.items() if file.endswith(".gguf"))
 
@@ -215,10 +218,10 @@ SHOWN = {
         ("template", "{{ .Prompt }}", ["template is '{{ .Prompt }}'"]),
         ("system", None, ["system is ''"]),
         ("license", "MIT", ["license is 'MIT'"]),
-        ("parameters", SHOWN["parameters"].replace("seed 0", "seed 7"), ["seed is [7], sent [0]"]),
-        ("parameters", SHOWN["parameters"] + "\ntop_k 40", ["top_k is [40], sent None"]),
+        ("parameters", SHOWN["parameters"].replace("seed 0", "seed 7"), ["seed is [7.0], sent [0]"]),
+        ("parameters", SHOWN["parameters"] + "\ntop_k 40", ["top_k is [40.0], sent []"]),
         ("parameters", SHOWN["parameters"] + '\nstop "<|im_end|>"', ["stop is ['</s>', '<|im_end|>'], sent ['</s>']"]),
-        ("parameters", SHOWN["parameters"].replace("\nnum_ctx 1024", ""), ["num_ctx is None, sent [1024]"]),
+        ("parameters", SHOWN["parameters"].replace("\nnum_ctx 1024", ""), ["num_ctx is [], sent [1024]"]),
         ("modelfile", "FROM /models/blobs/sha256-" + "cd" * 32, ["the weights are"]),
         ("modelfile", None, ["the weights are ''"]),
     ],
@@ -231,47 +234,71 @@ def test_any_difference_from_what_was_sent_is_told(key: str, value: str | None, 
 
 
 SUCCESS = '{"status":"writing manifest"}\n{"status":"success"}\n'
-WELL: dict[str, list[Answer]] = {
+WELL: dict[str, list[Reply]] = {
     "/api/blobs": [(200, "")],
     "/api/create": [(200, SUCCESS)],
-    "/api/show": [(200, "{}")],
-    "/api/tags": [(200, "{}")],
+    "/api/show": [(200, {})],
+    "/api/tags": [(200, {"models": []})],
 }
+FAILING: list[tuple[str, list[Reply], str]] = [
+    ("/api/blobs", [BUSY], "HTTP 503: server busy, please try again; wait until it is idle"),
+    ("/api/blobs", [CLOSE], "does not look for the weights: Server disconnected"),
+    ("/api/blobs", [(404, ""), (400, {"error": "digest mismatch"})], "the weights: HTTP 400: digest mismatch"),
+    ("/api/create", [(200, '{"status":"parsing GGUF"}\n{"error":"invalid file magic"}\n')], "m: invalid file magic"),
+    ("/api/create", [(200, '{"error":"invalid file magic"}')], "m: HTTP 200: invalid file magic"),
+    ("/api/create", [(200, '{"status":"parsing GGUF"}\n')], "before `success`"),
+    ("/api/create", [(200, "")], "before `success`"),
+    ("/api/create", [(200, "<html>")], "not an answer of Ollama's"),
+    ("/api/create", [CLOSE], "does not create m: Server disconnected"),
+    ("/api/create", [(500, "boom")], "HTTP 500: boom"),
+    ("/api/show", [(200, {}), (404, {"error": "model not found"})], "has no model 'm'"),
+    ("/api/show", [(200, [])], "HTTP 200: []"),
+    ("/api/show", [(200, {})], "does not hold m as it was sent"),
+]
 
 
-@pytest.mark.parametrize(
-    ("path", "answers", "told"),
-    [
-        ("/api/blobs", [BUSY], "failed with 503"),
-        ("/api/blobs", [None], "closed the connection in /api/blobs"),
-        ("/api/blobs", [(404, ""), (400, '{"error":"digest mismatch"}')], "failed with 400: digest mismatch"),
-        (
-            "/api/create",
-            [(200, '{"status":"parsing GGUF"}\n{"error":"invalid file magic"}\n')],
-            "refused m: invalid file magic",
-        ),
-        ("/api/create", [(200, '{"status":"parsing GGUF"}\n')], "before it said success"),
-        ("/api/create", [(200, "")], "before it said success"),
-        ("/api/create", [(200, "<html>")], "no answer of Ollama's"),
-        ("/api/create", [None], "closed the connection in /api/create"),
-        ("/api/create", [(500, "boom")], "failed with 500: boom"),
-        ("/api/show", [(404, '{"error":"model not found"}')], "failed with 404: model not found"),
-        ("/api/show", [(200, "[]")], "no answer of Ollama's"),
-        ("/api/show", [(200, "{}")], "holds m otherwise than it was sent"),
-    ],
-)
-def test_a_failing_server_is_one_line(model: Path, path: str, answers: list[Answer], told: str) -> None:
-    with stand_in({key: list(value) for key, value in (WELL | {path: answers}).items()}) as (url, _):
+@pytest.mark.parametrize(("path", "replies", "told"), FAILING)
+def test_a_failing_server_is_one_line(model: Path, path: str, replies: list[Reply], told: str) -> None:
+    given = WELL | {path: replies}
+    with speaking(lambda called, number: in_turn(given, called, number)) as (url, _):
         with pytest.raises(UserError) as error:
-            register(model, "m", Ollama(url, wait=lambda seconds: None))
-        assert told in str(error.value) and "\n" not in str(error.value)
-        assert url in str(error.value) or "--host" in str(error.value)
+            register(model, "m", Server(url, pauses=SHORT))
+        assert told in str(error.value) and "\n" not in str(error.value) and url in str(error.value)
+
+
+def test_a_model_that_is_not_listed_after_all_is_one_line(model: Path) -> None:
+    shown: dict[str, Any] = {}
+
+    def answer(path: str, number: int) -> Reply:
+        return (200, shown) if path == "/api/show" else in_turn(WELL, path, number)
+
+    values = fields(load_contract(model / "task.toml"), load_base(model / "base.toml"))
+    shown.update({key: values[key] for key in ("template", "system", "license")})  # type: ignore[literal-required]
+    shown["modelfile"] = f"FROM /blobs/sha256-{sha256(model / GGUF)}"
+    rows = [
+        (name, json.dumps(one))
+        for name, value in values["parameters"].items()
+        for one in (value if isinstance(value, list) else [value])
+    ]
+    shown["parameters"] = "\n".join(" ".join(row) for row in rows)
+    with speaking(answer) as (url, _), pytest.raises(UserError, match="does not list m after creating it"):
+        register(model, "m", Server(url, pauses=SHORT))
+
+
+def test_the_hint_of_a_task_without_an_example_is_neutral(ollama: str, model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(model, tmp_path / "model"))
+    task = folder / "task.toml"
+    task.write_text("".join(line for line in task.read_text().splitlines(True) if not line.startswith("example")))
+    old = read_manifest(folder, "model")
+    write_manifest(folder, "model", old["inputs"], old["settings"], old["counts"])
+    done = command(str(folder), "neutral", OLLAMA_HOST=ollama.removeprefix("http://"))
+    assert done.returncode == 0 and done.stdout.endswith('next: ollama run neutral "YOUR REQUEST"\n'), done.stderr
 
 
 def test_ollama_not_running_is_told_at_once(model: Path) -> None:
     done = command(str(model), "m", "--host", "127.0.0.1:1")
     assert done.returncode == 1
-    assert (
-        done.stderr
-        == "error: http://127.0.0.1:1: no Ollama answers there; start one with `ollama serve`, or name it with --host\n"
+    assert done.stderr == (
+        "error: no Ollama answers at http://127.0.0.1:1 ([Errno 111] Connection refused); "
+        "start it with `ollama serve`, or set OLLAMA_HOST to its address\n"
     )

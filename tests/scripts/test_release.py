@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from quantize.ollama_api import Ollama
+from models.ollama_server import Server
 from quantize.register import register
 from scripts.release import UNPROVED, WORDS, WORST
 from tests.conftest import ROOT
@@ -36,7 +36,7 @@ def release(data: Path, model: Path, out: Path, host: str, bounds: str) -> tuple
 
 def test_one_check_that_fails_fails_the_release(ollama: str, small_adapter: Path, data: Path, tmp_path: Path) -> None:
     model = make_model(small_adapter, tmp_path / "model")
-    register(model, "noise", Ollama(ollama))
+    register(model, "noise", Server(ollama))
     code, lines = release(data, model, tmp_path / "report", ollama, "[adherence]\nstrict = 0.5\n")
     told = {name: (verdict, text) for name, verdict, text in lines}
     assert code == 2 and {name: verdict for name, (verdict, _) in told.items()} == {

@@ -15,8 +15,8 @@ from contract.contract import Contract
 from data_gen.teacher.checks import REASONS
 from data_gen.teacher.prompt import answer_schema, asked, body, messages
 from data_gen.teacher.teach import teach
+from models.ollama_server import Server
 from plumbing.errors import UserError
-from quantize.ollama_api import Ollama
 from quantize.register import register
 from tests.conftest import make_small_adapter, make_small_base
 from tests.eval.parity.test_parity import make_model
@@ -32,7 +32,7 @@ def url(ollama: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """An Ollama that has a model of random weights and room for the prompt."""
     folder = tmp_path_factory.mktemp("teacher")
     base = make_small_base(folder / "base", max_position_embeddings=4096)
-    register(make_model(make_small_adapter(base, folder / "adapter"), folder / "model"), MODEL, Ollama(ollama))
+    register(make_model(make_small_adapter(base, folder / "adapter"), folder / "model"), MODEL, Server(ollama))
     return ollama
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from data_gen.teacher.server import LOOPED, TOO_LONG, NoAnswerError, Said, StoppedError, TeacherServer
+from data_gen.teacher.server import TOO_LONG, StoppedError, TeacherServer
+from models.answers import REPEATED, Answer
+from models.ollama_server import NoAnswerError
 from plumbing.errors import UserError
 from tests.fake_ollama import CLOSE, RESET, FakeOllama, Reply, said
 
@@ -20,28 +22,28 @@ def server(url: str, timeout: float = 5.0, pauses: tuple[float, ...] = (0.01, 0.
     return TeacherServer(url, timeout, pauses, threading.Event())
 
 
-def chat(*replies: Reply, **settings: Any) -> tuple[Said | Exception, int]:
+def chat(*replies: Reply, **settings: Any) -> tuple[Answer | Exception, int]:
     """What comes of these replies in turn, the last for ever; and how often the server was asked."""
     with FakeOllama(lambda question: replies[min(question.tries, len(replies) - 1)]) as fake:
         try:
-            found: Said | Exception = server(fake.url, **settings).chat(BODY)
+            found: Answer | Exception = server(fake.url, **settings).chat(BODY)
         except (NoAnswerError, UserError) as error:
             found = error
         return found, len(fake.questions)
 
 
 ANSWERED = {
-    "an answer": (said("Hello"), Said("Hello", "stop")),
-    "cut off": (said("Hel", "length"), Said("Hel", "length")),
-    "in a loop": ((500, {"error": "prediction aborted, token repeat limit reached"}), Said("", LOOPED)),
-    "in a loop, told with 200": ((200, {"error": "token repeat limit reached"}), Said("", LOOPED)),
-    "too long": ((400, {"error": {"code": 400, "n_prompt_tokens": 9, "n_ctx": 8}}), Said("", TOO_LONG)),
-    "too long, spelled as text": ((400, {"error": '{"error":{"n_prompt_tokens":9}}'}), Said("", TOO_LONG)),
+    "an answer": (said("Hello"), Answer("Hello", "stop")),
+    "cut off": (said("Hel", "length"), Answer("Hel", "length")),
+    "in a loop": ((500, {"error": "prediction aborted, token repeat limit reached"}), Answer("", REPEATED)),
+    "in a loop, told with 200": ((200, {"error": "token repeat limit reached"}), Answer("", REPEATED)),
+    "too long": ((400, {"error": {"code": 400, "n_prompt_tokens": 9, "n_ctx": 8}}), Answer("", TOO_LONG)),
+    "too long, spelled as text": ((400, {"error": '{"error":{"n_prompt_tokens":9}}'}), Answer("", TOO_LONG)),
 }
 
 
 @pytest.mark.parametrize(("reply", "wanted"), ANSWERED.values(), ids=ANSWERED)
-def test_what_is_an_answer(reply: Reply, wanted: Said) -> None:
+def test_what_is_an_answer(reply: Reply, wanted: Answer) -> None:
     assert chat(reply) == (wanted, 1)
 
 
@@ -63,7 +65,7 @@ LOST = {
 
 @pytest.mark.parametrize(("reply", "words"), LOST.values(), ids=LOST)
 def test_what_may_pass_is_asked_again_and_not_for_ever(reply: Reply, words: str) -> None:
-    assert chat(reply, reply, said("Hello")) == (Said("Hello", "stop"), 3)
+    assert chat(reply, reply, said("Hello")) == (Answer("Hello", "stop"), 3)
     error, asked = chat(reply)
     assert isinstance(error, NoAnswerError) and words in str(error) and str(error).endswith("(3 tries)") and asked == 3
 
@@ -87,7 +89,7 @@ def test_a_late_answer_gets_one_more_try() -> None:
             server(fake.url, timeout=0.2, pauses=(0.01,) * 5).chat(BODY)
         assert len(fake.questions) == 2
         fake.delay = 0.0
-        assert server(fake.url, timeout=0.2).chat(BODY) == Said("late", "stop")
+        assert server(fake.url, timeout=0.2).chat(BODY) == Answer("late", "stop")
 
 
 def test_the_end_of_the_run_ends_a_wait() -> None:

@@ -13,10 +13,10 @@ import pytest
 from contract.contract import load_contract
 from eval.attribute import __main__ as attribute
 from eval.attribute.steps import open_steps, read_deployment
+from models.ollama_server import Server
 from plumbing.errors import UserError, run
 from plumbing.handover import read_manifest
 from quantize.__main__ import main as quantize
-from quantize.ollama_api import Ollama
 from quantize.register import register
 from tests.conftest import _ollama_binary, make_small_adapter, make_small_base, running_ollama
 from tests.finished_dataset import make_own, make_terminology
@@ -132,7 +132,7 @@ def test_every_step_is_sent_the_same_options(ollama: str, made: Path, data: Path
 
 
 def test_one_that_is_registered_is_asked_by_name(ollama: str, brief: Path, made: Path, attributed: Any) -> None:
-    register(made / "model-f16", "attributed-f16", Ollama(ollama))
+    register(made / "model-f16", "attributed-f16", Server(ollama))
     found = attributed(brief, "--model", "attributed-f16", host=ollama, limit=2)
     assert "q4_k_m, Ollama: the weights that are served are not those of model/" in found["notes"]
     assert "attributed-f16:latest" in {m["name"] for m in httpx.get(f"{ollama}/api/tags").json()["models"]}

@@ -13,10 +13,10 @@ import pytest
 from eval.attribute.logits import Forced, Logits, agree, forced_rows, llama_logits, open_llama
 from models.answers import Request
 from models.embedded import open_gguf, read_served
-from models.ollama_server import Server, open_ollama
+from models.ollama_chat import open_ollama
+from models.ollama_server import Server
 from models.torch_model import greedy, open_torch, pieces, until_stop
 from plumbing.errors import UserError
-from quantize.ollama_api import Ollama
 from quantize.register import register
 from tests.conftest import ROOT, make_small_adapter, make_small_base
 from tests.eval.attribute.test_table import example
@@ -57,7 +57,7 @@ def test_torch_answers_as_llama_cpp_does(place: Path) -> None:
     ],  # as far as random weights have no ties
 )
 def test_a_penalty_is_ollamas(ollama: str, place: Path, name: str, values: tuple[float, float], tokens: int) -> None:
-    register(place / "model", "penalised", Ollama(ollama))
+    register(place / "model", "penalised", Server(ollama))
     texts = {}
     for penalty in values:  # the second of repeat_penalty rewards: what the prompt holds comes at once
         settings = {"num_predict": tokens, "frequency_penalty": 0.0, name: penalty}

@@ -16,7 +16,6 @@ from models.embedded import read_served
 from models.ollama_server import Server
 from models.options import DEFAULTS, KINDS, own_options, read_settings
 from plumbing.errors import UserError
-from quantize.ollama_api import Ollama
 from quantize.register import register
 from tests.eval.judge.test_verdict import CLEAN, EXAMPLE
 from tests.eval.parity.test_parity import make_model
@@ -64,7 +63,7 @@ def test_shots_are_of_other_concepts_and_even(train: list[Example], examples: li
 
 def test_the_real_ollama_and_llama_cpp_are_told_as_meant(ollama: str, small_adapter: Path, tmp_path: Path) -> None:
     folder = make_model(small_adapter, tmp_path / "model")
-    register(folder, "conditions", Ollama(ollama))
+    register(folder, "conditions", Server(ollama))
     served, server = read_served(folder), Server(ollama)
     spec, request = served.system, EXAMPLE.request
     told = f"{spec}\n\n{request}"

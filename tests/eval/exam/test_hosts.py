@@ -18,9 +18,9 @@ from eval.exam.hosts import open_hosts
 from eval.exam.progress import progress
 from eval.judge.verdict import Verdict
 from models.answers import Answer, Request
-from models.ollama_server import Server, open_ollama
+from models.ollama_chat import open_ollama
+from models.ollama_server import Server
 from plumbing.errors import UserError
-from quantize.ollama_api import Ollama
 from quantize.register import register
 from tests.conftest import ROOT, _ollama_binary, make_small_adapter, make_small_base, running_ollama
 from tests.eval.exam.test_recording import Fake, without_times
@@ -108,7 +108,7 @@ def test_a_server_error_is_an_answer_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(("path", "other"), [
-    ("/api/tags", (200, {"models": [{"name": "m:latest", "digest": "d2"}]})),
+    ("/api/tags", (200, {"models": [{"model": "m:latest", "digest": "d2"}]})),
     ("/api/version", (200, {"version": "0.1.0"})),
 ])  # fmt: skip
 def test_hosts_with_another_model_or_version_are_refused(path: str, other: Reply) -> None:
@@ -145,7 +145,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Any:
     one, two = running_ollama(binary, OLLAMA_NUM_PARALLEL="1"), running_ollama(binary, OLLAMA_NUM_PARALLEL="4")
     with one as first, two as second:
         for url in (first, second):
-            register(folder, "m", Ollama(url))
+            register(folder, "m", Server(url))
         yield first, second, two
 
 

@@ -19,8 +19,8 @@ import pytest
 
 from eval.exam.recording import answer_key, open_recording
 from models.answers import Answer, Request, failed
+from models.ollama_server import Server
 from plumbing.errors import UserError
-from quantize.ollama_api import Ollama
 from quantize.register import register
 from tests.conftest import ROOT, make_small_adapter, make_small_base
 from tests.eval.parity.test_parity import make_model
@@ -255,7 +255,7 @@ def test_a_model_made_anew_under_its_name_answers_for_itself(
     run = [sys.executable, "-m", "eval.adherence", *map(str, arguments)]
     texts, said = [], []
     for model in (models[0], models[1], models[0]):
-        register(model, "again", Ollama(ollama))
+        register(model, "again", Server(ollama))
         done = subprocess.run([*run, "--out", tmp_path / "r"], cwd=ROOT, check=True, capture_output=True, text=True)
         texts.append([row["text"] for row in without_times(tmp_path / "r")["rows"]])
         said.append("recorded before" in done.stderr)
@@ -270,12 +270,12 @@ def test_a_model_replaced_midway_leaves_no_answer_behind(data: Path, tmp_path: P
     tags = iter(["d1", "d2", "d1", "d1"])
 
     def rest(path: str, _: int) -> Reply:
-        return (200, {"models": [{"name": "m:latest", "digest": next(tags)}]}) if path == "/api/tags" else REST[path]
+        return (200, {"models": [{"model": "m:latest", "digest": next(tags)}]}) if path == "/api/tags" else REST[path]
 
     fake = Fake()
     with speaking(rest, fake.chat) as (url, _):
         arguments = command(data, url, tmp_path / "r", "--limit", 5)
         done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 1 and "registered anew" in done.stderr and not (tmp_path / "r").exists()
+        assert done.returncode == 1 and "registered again" in done.stderr and not (tmp_path / "r").exists()
         assert subprocess.run(arguments, cwd=ROOT, capture_output=True).returncode == 0
     assert len(fake.asked) == 10, "the first run's answers may be another model's"

@@ -19,7 +19,6 @@ from models.ollama_server import Server
 from plumbing.errors import UserError
 from plumbing.handover import read_manifest
 from quantize.modelfile import fields
-from quantize.ollama_api import Ollama
 from quantize.register import register, register_all, tags
 from tests.conftest import ROOT, make_tokenizer
 
@@ -43,7 +42,7 @@ def folder(small_adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="module")
 def served(ollama: str, folder: Path) -> Server:
-    register(folder, "parity", Ollama(ollama))
+    register(folder, "parity", Server(ollama))
     return Server(ollama)
 
 
@@ -192,7 +191,7 @@ def test_another_tokenizer_is_caught(served: Server, folder: Path, small_base: P
 def test_each_of_a_folders_types_is_served_as_trained(ollama: str, small_adapter: Path, tmp_path: Path) -> None:
     several = make_model(small_adapter, tmp_path / "model", "q8_0,q4_k_m,f16")  # by name another one comes first
     names = tags("parity:several", ["q8_0", "q4_k_m", "f16"])
-    register_all(several, names, Ollama(ollama))
+    register_all(several, names, Server(ollama))
     outputs = read_manifest(several, "model")["outputs"]
     for name, kind in names.items():
         found = compare(Server(ollama), name, several, conversations=FEW)

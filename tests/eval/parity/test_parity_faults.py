@@ -15,9 +15,9 @@ import pytest
 from contract.base import load_base
 from eval.parity import __main__ as parity
 from eval.parity.conversations import CONVERSATIONS
+from models.ollama_server import Server
 from plumbing.errors import run
 from plumbing.handover import read_manifest, write_manifest
-from quantize.ollama_api import Ollama
 from quantize.register import register, upload
 from tests.conftest import _ollama_binary, running_ollama
 from tests.eval.parity.test_parity import DEAD_SYSTEM, TEMPLATE, make_model, serve_otherwise
@@ -99,14 +99,14 @@ FIELDS: dict[str, tuple[dict[str, Any], str, set[str]]] = {
 def test_wrong_fields(
     ollama: str, folder: Path, said: Any, changes: dict[str, Any], cause: str, what: set[str]
 ) -> None:
-    register(folder, "faults", Ollama(ollama))  # sends the weights
+    register(folder, "faults", Server(ollama))  # sends the weights
     code, out, result = said(folder, serve_otherwise(ollama, folder, **changes))
     assert code == 2 and [line[: len(cause)] for line in causes(out)] == [cause], out
     assert result["counts"].keys() == what and not result["equal"] and result["causes"] == causes(out)
 
 
 def test_a_difference_shows_both_strings(ollama: str, folder: Path, said: Any) -> None:
-    register(folder, "faults", Ollama(ollama))
+    register(folder, "faults", Server(ollama))
     _, out, result = said(folder, serve_otherwise(ollama, folder, template=DEAD_SYSTEM))
     lines = out.splitlines()
     at = lines.index("single turn: text")
@@ -135,7 +135,7 @@ def edited(folder: Path, out: Path, new: dict[str, Any] | None = None, removed: 
 
 def serve(url: str, folder: Path, **changes: Any) -> str:
     gguf = next(folder.glob("*.gguf"))
-    upload(Ollama(url), gguf, read_manifest(folder, "model")["outputs"][gguf.name])
+    upload(Server(url), gguf, read_manifest(folder, "model")["outputs"][gguf.name])
     return serve_otherwise(url, folder, **changes)
 
 
