@@ -5,7 +5,7 @@
 set -euo pipefail
 VENV=${VENV:-.venv}
 PYTHON3=${PYTHON3:-python3}
-EXTRAS="data train export serve eval test"
+EXTRAS="data train export eval test"
 die() { echo "error: $*" >&2; exit 1; }
 
 "$PYTHON3" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || die "Python 3.11 or newer is wanted as $PYTHON3; name another with PYTHON3=..."
