@@ -1,11 +1,11 @@
-"""How a model family wants its prompt.  One TOML spec -> training text, Hugging Face chat template, Ollama TEMPLATE.
+"""A model family's TOML -> its prompt format: training text, Hugging Face chat template, Ollama TEMPLATE.
 
     base = load_base("tiny")
     base.prompt([{"role": "user", "content": "Hi"}])     # what the server must render
     base.completion("Hello.")                            # what the model learns to add, its stop token last
 
-The begin-of-sequence token belongs to the tokenizer (`add_bos`) and stands in no template; a family that wants one
-ahead of every exchange writes it into its user_turn, and its tokenizer adds none.
+The tokenizer adds the begin-of-sequence token (`add_bos`), so no template holds it.  A family that needs one before
+every exchange writes it into its user_turn, and its tokenizer adds none.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plumbing.errors import UserError, faults_error
-from plumbing.toml_file import fill, read_toml
+from plumbing.toml_file import fill, read_toml, shipped_path
 
-# What stands before the turns: where the first and the last user turn are, and whether the assistant is to speak.
+# Before the turns: find the first and the last user turn, and whether the assistant speaks next.
 _GO_SCAN = (
     "{{ $first := -1 }}{{ $last := -1 }}{{ $open := true }}{{ range $i, $m := .Messages }}"
     '{{ if eq $m.Role "user" }}{{ if eq $first -1 }}{{ $first = $i }}{{ end }}{{ $last = $i }}{{ end }}'
@@ -41,11 +41,11 @@ SYSTEM_PLACES = ("own_turn", "first_user", "last_user")
 class Base:
     name: str
     repo: str  # on the Hugging Face Hub, or a folder
-    architecture: str  # general.architecture of the GGUF's source model: mistral, llama, gemma
+    architecture: str  # general.architecture of the source model's GGUF: mistral, llama, gemma
     license: str
     context_length: int  # tokens
-    system: str  # where system text stands: own_turn, first_user or last_user
-    system_text: str  # "...{system}..."; own_turn: the turn, else what is put into the user turn
+    system: str  # where system text goes: own_turn, first_user or last_user
+    system_text: str  # "...{system}..."; own_turn: a whole turn, else what goes into the user turn
     user_turn: str  # "...{content}...", with {system} where system text goes into it
     assistant_turn: str  # "...{content}...", ends with the stop
     generation_prompt: str  # the beginning of assistant_turn that the server writes itself
@@ -53,13 +53,13 @@ class Base:
     pad: str
     add_bos: bool
     add_space_prefix: bool
-    frequency_penalty: float = 0.0  # what it is served with; above 0 it ends the loops that a small model falls into
+    frequency_penalty: float = 0.0  # used when it is served; above 0 it ends the loops of a small model
 
     def prompt(self, messages: list[Message]) -> str:
-        """The conversation so far as text, up to where the assistant's next words begin.
+        """The conversation as text, up to where the assistant's next words begin.
 
-        After an assistant turn it is closed instead, and no new one begins.
-        System texts are joined by a blank line, and so are neighbours of one role, as Ollama does before it renders.
+        After an assistant turn the text ends with that turn.  System texts are joined by a blank line, and so are
+        neighbouring messages of one role, because Ollama does that before it renders.
         """
         system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
         turns = _merge(messages)
@@ -75,10 +75,10 @@ class Base:
         return text + (self.generation_prompt if ends_open else "")
 
     def completion(self, answer: str) -> str:
-        """What the model must generate for `answer`; the stop token is its end."""
+        """What the model must generate for `answer`, with the stop token at the end."""
         if self.stop in answer:
             raise UserError(
-                f"the answer {answer[:60]!r} holds the stop text '{self.stop}': the model would learn to break off"
+                f"the answer {answer[:60]!r} holds the stop text '{self.stop}': the model would learn to stop there"
             )
         start, end = self._assistant_parts()
         return start.removeprefix(self.generation_prompt) + answer + end.partition(self.stop)[0] + self.stop
@@ -86,7 +86,7 @@ class Base:
     def ollama_template(self) -> str:
         """Ollama's TEMPLATE (Go text/template over .System and .Messages).
 
-        No action trims (`{{-`): it would eat the white space of the turns beside it.
+        It uses no `{{-`: that would remove the white space of the turns beside it.
         """
         before, between, after = self._user_parts()
         start, end = self._assistant_parts()
@@ -104,7 +104,7 @@ class Base:
         return _GO_SCAN + own + "{{ range $i, $m := .Messages }}" + turns + "{{ end }}" + opening
 
     def chat_template(self) -> str:
-        """Hugging Face's chat template (Jinja) of the same rule, for tokenizer_config.json and the GGUF."""
+        """The same format as Hugging Face's chat template (Jinja), for tokenizer_config.json and the GGUF."""
         before, between, after = map(_jinja, self._user_parts())
         start, end = map(_jinja, self._assistant_parts())
         ahead, behind = map(_jinja, self.system_text.split("{system}"))
@@ -163,16 +163,12 @@ def _jinja(text: str) -> str:
 
 
 def base_path(base: str) -> Path:
-    """A shipped base's name or a path that ends in .toml.  Raises UserError naming the shipped ones."""
-    path = Path(base) if base.endswith(".toml") else BASES / f"{base}.toml"
-    if not path.is_file():
-        shipped = ", ".join(sorted(p.stem for p in BASES.glob("*.toml")))
-        raise UserError(f"{base}: no such base (shipped: {shipped}; or a path that ends in .toml)")
-    return path
+    """The TOML of a shipped base's name, or of a path that ends in .toml.  Raises UserError."""
+    return shipped_path(BASES, base, "base")
 
 
 def load_base(base: str | Path) -> Base:
-    """The spec of a shipped base's name or a base file.  Raises UserError with all faults of the file at once."""
+    """The spec of a shipped base's name or a base file.  Raises UserError with all faults of the file."""
     path = base_path(str(base))
     spec = fill(Base, read_toml(path), str(path))
     faults = _faults(spec)
@@ -184,25 +180,25 @@ def load_base(base: str | Path) -> Base:
 def _faults(spec: Base) -> list[str]:
     faults = []
     if spec.system not in SYSTEM_PLACES:
-        faults.append(f"'system' is '{spec.system}', wanted one of {', '.join(SYSTEM_PLACES)}")
+        faults.append(f"'system' is '{spec.system}', expected one of {', '.join(SYSTEM_PLACES)}")
     for key, hole in (("user_turn", "{content}"), ("assistant_turn", "{content}"), ("system_text", "{system}")):
         if getattr(spec, key).count(hole) != 1:
             faults.append(f"'{key}' must hold {hole} once")
-    wanted = 0 if spec.system == "own_turn" else 1
-    if spec.user_turn.count("{system}") != wanted or "{system}" in spec.user_turn.partition("{content}")[2]:
-        faults.append(f"'user_turn' must hold {'no {system}' if wanted == 0 else '{system} once, before {content}'}")
+    holes = 0 if spec.system == "own_turn" else 1
+    if spec.user_turn.count("{system}") != holes or "{system}" in spec.user_turn.partition("{content}")[2]:
+        faults.append(f"'user_turn' must hold {'no {system}' if holes == 0 else '{system} once, before {content}'}")
     if not spec.assistant_turn.startswith(spec.generation_prompt):
         faults.append("'generation_prompt' must be the beginning of 'assistant_turn'")
     if not spec.stop or spec.stop not in spec.assistant_turn.partition("{content}")[2]:
-        faults.append("'stop' must stand in 'assistant_turn' after {content}")
+        faults.append("'stop' must appear in 'assistant_turn' after {content}")
     if spec.context_length < 1:
-        faults.append(f"'context_length' is {spec.context_length}, wanted a number of tokens")
+        faults.append(f"'context_length' is {spec.context_length}, expected a number of tokens")
     if not 0 <= spec.frequency_penalty <= 2:
-        faults.append(f"'frequency_penalty' is {spec.frequency_penalty}, wanted 0 (none) to 2")
+        faults.append(f"'frequency_penalty' is {spec.frequency_penalty}, expected 0 (none) to 2")
     return faults + [
-        f"'{key}' holds a brace of its own, which a template could execute"
-        for key, holes in _HOLES.items()
-        if set("{}") & set(re.sub("|".join(holes) or "$", "", getattr(spec, key)))
+        f"'{key}' holds another brace, which a template could execute"
+        for key, allowed in _HOLES.items()
+        if set("{}") & set(re.sub("|".join(allowed) or "$", "", getattr(spec, key)))
     ]
 
 

@@ -1,4 +1,4 @@
-"""A task's TOML -> Contract: the form that trainer, server and judge agree on.
+"""A task's TOML -> Contract: the form of an answer that trainer, server and judge agree on.
 
 contract = load_contract("terminology")
 text = contract.write(record)            # what the model is trained to answer
@@ -17,18 +17,18 @@ from contract.form import Form, Section
 from contract.kinds import KINDS
 from contract.line import LINE_RULES, literal, plain_line
 from contract.reading import Reader
-from contract.violation import Reading as Reading  # exported on: a caller needs this module alone
+from contract.violation import Reading as Reading  # exported again: a caller needs only this module
 from contract.violation import Record as Record
 from contract.violation import Violation as Violation
-from plumbing.errors import UserError, faults_error, unknown_key
-from plumbing.toml_file import read_toml, table_faults
+from plumbing.errors import faults_error, unknown_key
+from plumbing.toml_file import read_toml, shipped_path, table_faults
 
 TASKS = Path(__file__).parent / "tasks"
 
 
 @dataclass(frozen=True)
 class Contract(Form):
-    """A form with the task's name and what the model is told it is for."""
+    """A form, the task's name, and what the model reads about its purpose."""
 
     name: str
     about: str
@@ -40,7 +40,7 @@ class Contract(Form):
         return Reader(self)
 
     def system_prompt(self) -> str:
-        """The text that tells any model, tuned or not, the whole form."""
+        """The system text.  It describes the whole form, so that an untuned model can follow it too."""
         lines = [
             f"{self.about} Answer with exactly these {len(self.sections)} sections, in this order and with these "
             "headings, and nothing before or after them."
@@ -52,7 +52,7 @@ class Contract(Form):
     def write(self, record: Record) -> str:
         """The response text of a record.
 
-        Raises ValueError naming every section whose value is missing, unknown, of the wrong form or outside its bounds.
+        Raises ValueError with every section whose value is missing, unknown, of the wrong form or outside its bounds.
         """
         faults = [f"unknown section '{name}'" for name in record if name not in {s.name for s in self.sections}]
         parts = []
@@ -70,12 +70,12 @@ class Contract(Form):
     def read(self, text: str) -> Reading:
         """Read a response strictly: no violation means that `write(record)` gives the very same text.
 
-        One leading space is the wire format of Mistral's tokenizer and is no fault.
+        One leading space is not a fault: Mistral's tokenizer puts it before every answer.
         """
         return self.reader.read(text)
 
     def json_schema(self) -> dict[str, Any]:
-        """JSON Schema (2020-12) of a record: one required property a section, in order."""
+        """JSON Schema (2020-12) of a record: one required property for each section, in order."""
         return {
             "type": "object",
             "properties": {section.name: section.kind.json_schema() for section in self.sections},
@@ -84,7 +84,7 @@ class Contract(Form):
         }
 
     def grammar(self) -> str:
-        """GBNF for llama.cpp.  What it accepts has no structural violation; it takes no leading space."""
+        """GBNF grammar for llama.cpp.  What it accepts has no structural violation and no leading space."""
         separator = literal(self.separator)
         rules = [f"root ::= {f' {separator} '.join(f's{i}' for i in range(len(self.sections)))}"]
         for number, section in enumerate(self.sections):
@@ -94,26 +94,24 @@ class Contract(Form):
 
 
 def _body(section: Section, value: Any) -> str:
-    """The body as written, proved by reading it back; ValueError says what is wrong with the value."""
+    """The body as text.  Raises ValueError when it does not read back as a valid value."""
     body = section.kind.write(value)
     faults = section.kind.read(body)[1]
     if faults:
-        wanted = section.kind.describe()
-        raise ValueError(", ".join(f"{cls}: wanted {wanted}, found {body[start:end]!r}" for cls, start, end in faults))
+        expected = section.kind.describe()
+        raise ValueError(
+            ", ".join(f"{cls}: expected {expected}, found {body[start:end]!r}" for cls, start, end in faults)
+        )
     return body
 
 
 def task_path(task: str) -> Path:
-    """A shipped task's name or a path -> the TOML's path.  Raises UserError naming the shipped tasks."""
-    path = Path(task) if task.endswith(".toml") else TASKS / f"{task}.toml"
-    if not path.is_file():
-        shipped = ", ".join(sorted(p.stem for p in TASKS.glob("*.toml")))
-        raise UserError(f"{task}: no such task (shipped: {shipped}; or a path that ends in .toml)")
-    return path
+    """The TOML of a shipped task's name, or of a path that ends in .toml.  Raises UserError."""
+    return shipped_path(TASKS, task, "task")
 
 
 def load_contract(task: str | Path) -> Contract:
-    """The contract of a shipped task's name or a task file.  Raises UserError with all faults of the file at once."""
+    """The contract of a shipped task's name or a task file.  Raises UserError with all faults of the file."""
     path = task_path(str(task))
     table = read_toml(path)
     faults = _table_faults(table)
@@ -152,40 +150,36 @@ def _table_faults(table: dict[str, Any]) -> list[str]:
         if key not in table:
             faults += [] if key in _OPTIONAL else [f"missing key '{key}'"]
         elif not isinstance(table[key], kind):
-            faults.append(f"'{key}' is {table[key]!r}, wanted {_SPELLED.get(key, 'text')}")
+            faults.append(f"'{key}' is {table[key]!r}, expected {_SPELLED.get(key, 'text')}")
     rows = table.get("section")
     if isinstance(rows, list):
         faults += [] if rows else ["no [[section]]"]
         for number, row in enumerate(rows, 1):
             faults += _section_faults(number, row)
         faults += _double_faults(rows)
-    return faults + _example_faults(table) + _form_faults(table)
+    if isinstance(table.get("example"), str):
+        faults += _line_faults("example", table["example"])
+    return faults + _form_faults(table)
 
 
 _SPELLED = {"section": "[[section]] tables", "data": "a [data] table"}
 
 
-def _example_faults(table: dict[str, Any]) -> list[str]:
-    example = table.get("example")
-    if not isinstance(example, str):
-        return []
+def _line_faults(key: str, text: Any) -> list[str]:
     try:
-        plain_line(example)
+        plain_line(text)
     except ValueError as error:
-        return [f"'example': {error}"]
+        return [f"'{key}': {error}"]
     return []
 
 
 def _section_faults(number: int, row: Any) -> list[str]:
     if not isinstance(row, dict):
-        return [f"section {number}: wanted a table"]
+        return [f"section {number}: expected a table"]
     where = f"section {number} '{row.get('name', '?')}'"
     faults = [f"missing key '{key}'" for key in _SECTION_KEYS if key not in row]
     for key in ("name", "title"):
-        try:
-            plain_line(row.get(key, key))
-        except ValueError as error:
-            faults.append(f"'{key}': {error}")
+        faults += _line_faults(key, row.get(key, key))
     kind = row.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         faults += [f"unknown kind {kind!r} (kinds: {', '.join(KINDS)})"] if "kind" in row else []
@@ -217,9 +211,9 @@ def _form_faults(table: dict[str, Any]) -> list[str]:
     faults = []
     heading, separator = table.get("heading", "{title}:"), table.get("separator", "\n")
     if isinstance(heading, str) and not _is_heading(heading):
-        faults.append(f"'heading' is {heading!r}, wanted one line that holds {{title}} once and more than it")
+        faults.append(f"'heading' is {heading!r}, expected one line that holds {{title}} once and other text")
     if isinstance(separator, str) and separator not in ("\n", "\n\n"):
-        faults.append(f"'separator' is {separator!r}, wanted one or two line breaks")
+        faults.append(f"'separator' is {separator!r}, expected one or two line breaks")
     return faults
 
 
@@ -227,14 +221,11 @@ def _is_heading(heading: str) -> bool:
     before, found, after = heading.rstrip(" ").partition("{title}")
     if not found or not before + after or set("{}") & set(before + after):
         return False
-    try:
-        return plain_line(before + "title" + after) != ""
-    except ValueError:
-        return False
+    return not _line_faults("heading", before + "title" + after)
 
 
 def _head_faults(contract: Contract) -> list[str]:
-    """What would make headings ambiguous: then a response could not be read back."""
+    """Headings that are ambiguous: a response with them could not be read back."""
     heads = [contract.head(section) for section in contract.sections]
     marks = {mark for section in contract.sections for mark in section.kind.marks}
     faults = []

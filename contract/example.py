@@ -1,6 +1,6 @@
 """One dataset row: a request and the record that answers it.
 
-`read_examples` checks every row of a file and tells all faults at once.
+`read_examples` checks every row of a file and reports all faults at once.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import jsonschema
 from contract.base import Message
 from contract.contract import Contract, Record
 from plumbing.errors import UserError, faults_error
+from plumbing.jsonl import first_faults, read_lines
 
 SPLITS = ("train", "validation", "test")
-SHOWN_FAULTS = 10
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def row_schema(contract: Contract) -> dict[str, Any]:
 
 
 def row_faults(contract: Contract, rows: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """Every fault of every row: broken schema, an id seen before, a response that is not the record's own text."""
+    """Every fault of every row: a broken schema, a repeated id, a response that is not the record's text."""
     validator = jsonschema.Draft202012Validator(row_schema(contract))
     ids: set[str] = set()
     for number, row in enumerate(rows, 1):
@@ -70,30 +70,13 @@ def row_faults(contract: Contract, rows: Iterable[dict[str, Any]]) -> Iterator[s
             if reading.violations or reading.record != row["record"]:
                 found = [f"response does not read back as the record: {[v.cls for v in reading.violations]}"]
             if row["id"] in ids:
-                found.append(f"id '{row['id']}' stands twice")
+                found.append(f"id '{row['id']}' appears twice")
             ids.add(row["id"])
         yield from (f"row {number}: {fault}" for fault in found)
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, Any, str]]:
-    """Number, value and fault ("" for none) of each line of a JSONL file.  Raises UserError when it is no text file."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines would cut texts at U+2028 and its like
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}; save it as UTF-8") from None
-    for number, line in enumerate(lines[:-1] if lines[-1] == "" else lines, 1):
-        try:
-            value = json.loads(line)
-            json.dumps(value, ensure_ascii=False).encode()
-            yield number, value, ""
-        except UnicodeEncodeError:
-            yield number, None, "holds half of a surrogate pair, which is no text"
-        except (ValueError, RecursionError) as error:
-            yield number, None, f"not JSON: {error}"
-
-
 def read_examples(path: Path, contract: Contract) -> list[Example]:
-    """The checked rows of a JSONL file.  Raises UserError with the first faults and their number."""
+    """The checked rows of a JSONL file.  Raises UserError with the first faults and how many there are."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; `make dataset` writes train, validation and test.jsonl")
     lines = list(read_lines(path))
@@ -104,12 +87,6 @@ def read_examples(path: Path, contract: Contract) -> list[Example]:
     if faults:
         raise faults_error(str(path), first_faults(faults))
     return [Example(**{**row, "keywords": tuple(row["keywords"])}) for row in rows]
-
-
-def first_faults(faults: list[str]) -> list[str]:
-    """As many faults as a line can bear, and how many more there are."""
-    more = len(faults) - SHOWN_FAULTS
-    return [*faults[:SHOWN_FAULTS], *([f"and {more} more"] if more > 0 else [])]
 
 
 def read_splits(folder: Path, contract: Contract) -> dict[str, list[Example]]:

@@ -1,4 +1,4 @@
-"""What a contract's text looks like, and no more: the sections in order, their headings, the separator between them."""
+"""How an answer's text looks: the sections in order, their headings and the separator between them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Form:
     sections: tuple[Section, ...]
 
     def head(self, section: Section) -> str:
-        """The heading without the white space that parts it from an inline body."""
+        """The heading without the white space between it and an inline body."""
         return self.heading.format(title=section.title).rstrip(" ")
 
     def gap(self, section: Section) -> str:
-        """What stands between a section's head and its body."""
+        """The white space between a section's head and its body."""
         return "\n" if section.kind.block else self.heading[len(self.heading.rstrip(" ")) :]

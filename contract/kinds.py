@@ -1,8 +1,7 @@
-"""The kinds a section can be of.  Each owns its whole syntax: write, read, describe, json_schema, gbnf.
+"""The kinds of section.  Each owns its whole syntax: write, read, describe, json_schema, gbnf.
 
-A kind's body is what stands behind its heading.  An inline kind (prose, choice, fixed) is one line; a block kind
-(items, pairs) begins on the next line and marks every line of its own.  So no body ever begins a line that could be a
-heading.
+The body of a section follows its heading.  An inline kind (prose, choice, fixed) is one line; a block kind (items,
+pairs) begins on the next line and puts a mark before each of its lines.  So a line of a body is never a heading.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ from typing import Any, ClassVar
 
 from contract.line import LINE_SCHEMA, flaw, is_line, literal, one_line, plain_line
 
-MOST = 10_000  # words or items that a section may be allowed: its grammar and its schema count them
+MOST = 10_000  # words or items that a section may have at most: its grammar and its schema count them
 
-Fault = tuple[str, int, int]  # (failure class, start and end in the body of the text it was found in)
+Fault = tuple[str, int, int]  # (failure class, start and end in the body of the text that breaks the rule)
 
 
 @dataclass(frozen=True)
 class Prose:
-    """One paragraph on one line, of `min_words` to `max_words` words parted by single spaces."""
+    """One paragraph on one line: `min_words` to `max_words` words separated by single spaces."""
 
     min_words: int = 1
     max_words: int = 200
@@ -53,7 +52,7 @@ class Prose:
 
 @dataclass(frozen=True)
 class Items:
-    """A list of one-line items, each behind the mark `- `; the value is a list of strings."""
+    """A list of one-line items, each after the mark `- `; the value is a list of strings."""
 
     min_items: int = 1
     max_items: int = 20
@@ -98,7 +97,7 @@ class Pairs:
     def __post_init__(self) -> None:
         _check_range("items", self.min_items, self.max_items)
         if len(set(self.labels)) != 2 or not all(re.fullmatch(r"\w+", label) for label in self.labels):
-            raise ValueError(f"'labels' is {list(self.labels)}, wanted two different words")
+            raise ValueError(f"'labels' is {list(self.labels)}, expected two different words")
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -108,7 +107,7 @@ class Pairs:
         pairs = _a_list(value)
         for pair in pairs:
             if not isinstance(pair, dict) or set(pair) != set(self.labels):
-                raise ValueError(f"wanted an object with the keys {' and '.join(self.labels)}, found {pair!r}")
+                raise ValueError(f"expected an object with the keys {' and '.join(self.labels)}, found {pair!r}")
         return "\n".join(f"{label}: {one_line(pair[label])}" for pair in pairs for label in self.labels)
 
     def read(self, body: str) -> tuple[Any, list[Fault]]:
@@ -156,7 +155,7 @@ class Choice:
 
     def __post_init__(self) -> None:
         if len(self.options) < 2 or len(set(self.options)) != len(self.options):
-            raise ValueError(f"'options' is {list(self.options)}, wanted two or more different texts")
+            raise ValueError(f"'options' is {list(self.options)}, expected two or more different texts")
         for option in self.options:
             plain_line(option)
 
@@ -196,7 +195,7 @@ class Fixed:
         return self.text
 
     def read(self, body: str) -> tuple[Any, list[Fault]]:
-        """A text that lacks one of the fixed text's words is weak; one that has them all is only written otherwise."""
+        """A text without one of the fixed text's words is weak; a text with all of them is a wrong value."""
         if body == self.text:
             return body, []
         return body, [("NOTE_WEAK", 0, len(body)) if _words(self.text) - _words(body) else _at(0, body)]
@@ -217,7 +216,7 @@ KINDS: dict[str, type[Kind]] = {"prose": Prose, "items": Items, "pairs": Pairs, 
 
 def _a_list(value: Any) -> list[Any]:
     if not isinstance(value, list) or not value:
-        raise ValueError(f"wanted a list that is not empty, found {value!r}")
+        raise ValueError(f"expected a list that is not empty, found {value!r}")
     return value
 
 
@@ -236,7 +235,7 @@ def _at(start: int, line: str) -> Fault:
 
 
 def _placed(lines: list[str]) -> Iterator[tuple[int, str]]:
-    """Each line with the place in the body where it begins."""
+    """Each line with the position in the body where it begins."""
     start = 0
     for line in lines:
         yield start, line
@@ -249,4 +248,4 @@ def _words(text: str) -> set[str]:
 
 def _check_range(what: str, low: int, high: int) -> None:
     if not 1 <= low <= high <= MOST:
-        raise ValueError(f"min_{what} is {low} and max_{what} is {high}, wanted 1 <= min <= max <= {MOST}")
+        raise ValueError(f"min_{what} is {low} and max_{what} is {high}, expected 1 <= min <= max <= {MOST}")

@@ -1,4 +1,4 @@
-"""What reading a response yields: the record, and the rules that the text breaks."""
+"""The result of reading a response: the record, and the rules that the text breaks."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ Record = dict[str, Any]  # section name -> value, of the type that the section's
 
 @dataclass(frozen=True)
 class Violation:
-    """One broken rule: the section's name ("" for the whole answer), the failure class, the text it was found in.
+    """One broken rule: the section's name ("" for the whole answer), the failure class, the text that breaks it.
 
-    That text is answer[start:end].  What is missing stands nowhere: there start == end is the place where it was
-    expected, and `found` says what was.
+    That text is answer[start:end].  For something that is missing, start == end is the place where it was expected,
+    and `found` is what was expected.
     """
 
     section: str
@@ -25,7 +25,7 @@ class Violation:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a response says: the record as far as it can be read, and every rule it breaks, in the text's order."""
+    """The record as far as it can be read, and every broken rule in the order of the text."""
 
     record: Record
     violations: tuple[Violation, ...]

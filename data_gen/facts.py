@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from contract.example import first_faults, read_lines
 from plumbing.errors import UserError, faults_error, unknown_key
+from plumbing.jsonl import first_faults, read_lines
 from plumbing.toml_file import table_faults
 
 

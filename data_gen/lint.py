@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contract.example import read_lines
 from data_gen.facts import OWN, TEXTS, Fact, fact_files, row_faults, to_fact
 from data_gen.lint_texts import Found, character_faults, sentences, teaching_faults, text_faults
 from data_gen.spelling import name_key
 from plumbing.errors import UserError, run
+from plumbing.jsonl import read_lines
 from plumbing.toml_file import table_faults
 
 SHIPPED = Path(__file__).parent / "facts/terminology"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contract.contract import Contract, load_contract
-from contract.example import SPLITS, read_lines
+from contract.example import SPLITS
 from data_gen.card import Shape, shape
 from data_gen.certify import certify_folder
 from data_gen.folder import digest
@@ -31,6 +31,7 @@ from plumbing.handover import (
     write_manifest,
 )
 from plumbing.hub import check_push, hub_errors
+from plumbing.jsonl import read_lines
 
 if TYPE_CHECKING:
     import datasets

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from plumbing.errors import UserError, faults_error
-from plumbing.toml_file import fill, read_toml
+from plumbing.toml_file import fill, read_toml, shipped_path
 
 PRESETS = Path(__file__).parent / "presets"
 ENGINES = ("auto", "unsloth", "peft")
@@ -58,11 +58,8 @@ class Settings:
 
 def load_settings(preset: str, overrides: list[str]) -> Settings:
     """A shipped preset's name or a TOML's path, with `key=value` overrides parsed as TOML.  Raises UserError."""
-    path = Path(preset) if preset.endswith(".toml") else PRESETS / f"{preset}.toml"
+    path = shipped_path(PRESETS, preset, "preset")
     where = f"{path} with --set" if overrides else str(path)
-    if not path.is_file():
-        shipped = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
-        raise UserError(f"{preset}: no such preset (shipped: {shipped}; or a path that ends in .toml)")
     settings = fill(Settings, read_toml(path) | parse_overrides(overrides), where)
     faults = _faults(settings)
     if faults:

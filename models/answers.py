@@ -1,6 +1,6 @@
-"""Request -> Answer: the seam between the judge and whatever answers.  A backend is one callable, `Ask`.
+"""Request -> Answer: the interface between the judge and every backend, which is one callable, `Ask`.
 
-An answer that never came is no bad answer: it carries an `error`, is counted apart and is never judged.
+A request without an answer is not a bad answer: it has an `error`, is counted separately and is never judged.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ REPEATED = "repeat"  # done_reason of an answer that the server broke off becaus
 
 
 class ReplacedError(UserError):
-    """The model is no longer the one that was measured from the start."""
+    """The model was replaced during the measurement."""
 
 
 @dataclass(frozen=True)
 class Request:
     id: str
     messages: tuple[Message, ...]
-    options: dict[str, Any] = field(default_factory=dict)  # temperature, seed...; absent: the backend's `options` rule
-    condition: str = "served"  # how the form was told: eval/exam/conditions.py
+    options: dict[str, Any] = field(default_factory=dict)  # temperature, seed...; they override the backend's `options`
+    condition: str = "served"  # how the prompt describes the form: eval/exam/conditions.py
     repeat: int = 0  # the same request asked for the second time is 1
 
 
@@ -39,8 +39,8 @@ class Answer:
     prompt_tokens: int | None = None  # begin-of-sequence token included
     answer_tokens: int | None = None
     seconds: float = 0.0
-    waited: float | None = None  # seconds of these in the server's queue; None where it does not tell
-    error_kind: str = ""  # transport (nobody answered), server (answered with an error), missing (not in the recording)
+    waited: float | None = None  # how many of these in the server's queue; None where it is unknown
+    error_kind: str = ""  # transport (no answer), server (it answered with an error), missing (not in the recording)
     error: str = ""
 
 
@@ -50,10 +50,10 @@ Ask = Callable[[Request], Answer]
 @dataclass(frozen=True)
 class Backend:
     kind: str  # ollama, llama_cpp, replay
-    model: str  # what a person calls the model
+    model: str  # the model's name for people
     ask: Ask
-    pins: Callable[[], dict[str, Any]]  # what was measured, exactly; called when the run is over
-    identity: str = ""  # of all on the backend's side that an answer depends on; "": its answers are recorded already
+    pins: Callable[[], dict[str, Any]]  # exactly what was measured; called at the end of the run
+    identity: str = ""  # everything in the backend that an answer depends on; "": its answers are recorded already
     options: Mapping[str, Any] = field(default_factory=dict)  # sent with every request, unless the request has its own
 
 
@@ -63,16 +63,16 @@ def spelled(text: str) -> str:
 
 
 def failed(kind: str, message: str, seconds: float = 0.0) -> Answer:
-    """No answer, and why."""
+    """An Answer that holds only the reason why there is none."""
     return Answer("", "", seconds=seconds, error_kind=kind, error=message)
 
 
 @contextmanager
 def open_replay(path: Path) -> Iterator[Backend]:
-    """Recorded answers: a JSONL file of {id, text, done_reason}, such as a report's own answers.jsonl.
+    """Recorded answers: a JSONL file of {id, text, done_reason}, for example a report's answers.jsonl.
 
-    A line's `temperature` and `repeat` are 0 unless it says otherwise.  Raises UserError with all faults of the file.
-    A request that was not recorded is an error, never an empty answer.
+    A line without `temperature` or `repeat` has 0.  Raises UserError with all faults of the file.
+    A request that was not recorded is an error, not an empty answer.
     """
     recorded = _read_recording(path)
 
@@ -96,7 +96,7 @@ def _read_recording(path: Path) -> dict[Key, Answer]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; a report folder's answers.jsonl can be replayed") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: not a text file; wanted lines of {{id, text, done_reason}}") from None
+        raise UserError(f"{path}: not a text file; expected lines of {{id, text, done_reason}}") from None
     recorded: dict[Key, Answer] = {}
     faults = []
     for number, line in enumerate(lines, 1):
@@ -105,7 +105,7 @@ def _read_recording(path: Path) -> dict[Key, Answer]:
             key = (row["id"], float(row.get("temperature", 0)), int(row.get("repeat", 0)))
             answer = _recorded_answer(row)
         except (ValueError, KeyError, TypeError, AttributeError):
-            faults.append(f"line {number}: wanted {{id, text, done_reason}}, found {line[:60]!r}")
+            faults.append(f"line {number}: expected {{id, text, done_reason}}, found {line[:60]!r}")
             continue
         if key in recorded:
             faults.append(f"line {number}: a second answer for {_spell(*key)}")

@@ -1,6 +1,6 @@
-"""A model's own parameters + what the run sets -> the options sent with every request, none left to the server.
+"""A model's own parameters + the run's settings -> all options that are sent with every request.
 
-What is not sent is guessed by the server: num_ctx by the machine's memory, the rest by its version.
+For an option that is not sent the server chooses: num_ctx by the machine's memory, the rest by its version.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ KINDS: dict[str, type] = {
     "num_ctx": int, "num_predict": int, "stop": list, "repeat_penalty": float, "frequency_penalty": float, "repeat_last_n": int, "top_k": int,
     "top_p": float, "min_p": float, "temperature": float, "seed": int,
 }  # fmt: skip
-# For a model that says nothing itself: Ollama 0.34.2's own (api/types.go), but for the context, which there depends on
-# the machine, and the answer's length, which there has no end.
+# For what a model leaves open: the defaults of Ollama 0.34.2 (api/types.go), except for the context, which depends on
+# the machine there, and the answer's length, which has no limit there.
 DEFAULTS: dict[str, Any] = {
     "num_ctx": 4096, "num_predict": 512, "stop": [], "repeat_penalty": 1.0, "frequency_penalty": 0.0, "repeat_last_n": 64, "top_k": 40,
     "top_p": 0.9, "min_p": 0.0, "temperature": 0.0, "seed": 0,
@@ -24,9 +24,9 @@ DEFAULTS: dict[str, Any] = {
 
 
 def own_options(parameters: Mapping[str, Sequence[float | str]], trained_context: int | None = None) -> dict[str, Any]:
-    """All options, by the model's parameters (name -> values, as eval.modelfile reads them) and else by DEFAULTS.
+    """All options: from the model's parameters (name -> values, as models/modelfile.py reads them), else DEFAULTS.
 
-    Temperature and seed are the run's, not the model's: a measurement must be repeatable.
+    Temperature and seed come from the run, not from the model, because a measurement must be repeatable.
 
     >>> own_options({"num_ctx": (1024.0,), "stop": ("</s>",), "temperature": (0.7,)})["num_ctx"]
     1024
@@ -45,9 +45,11 @@ def _typed(name: str, values: Sequence[float | str]) -> Any:
         return [str(value) for value in values]
     try:
         value = KINDS[name](values[-1])
-        return DEFAULTS[name] if name == "num_predict" and value < 1 else value  # -1 and 0: without an end
+        return DEFAULTS[name] if name == "num_predict" and value < 1 else value  # -1 and 0: no limit
     except ValueError:
-        raise UserError(f"the model's own parameter {name} is {values[-1]!r}, no number; register it again") from None
+        raise UserError(
+            f"the model's own parameter {name} is {values[-1]!r}, not a number; register it again"
+        ) from None
 
 
 def read_settings(given: Sequence[str]) -> dict[str, Any]:
@@ -62,7 +64,7 @@ def read_settings(given: Sequence[str]) -> dict[str, Any]:
         try:
             found[name] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
-            faults.append(f"'{text}' is no KEY=VALUE; such as num_predict=256 or 'stop=[\"</s>\"]'")
+            faults.append(f"'{text}' is not KEY=VALUE, for example num_predict=256 or 'stop=[\"</s>\"]'")
             continue
         faults += _fault(name, found[name])
     if faults:
@@ -78,8 +80,10 @@ def _fault(name: str, value: Any) -> list[str]:
     kind = KINDS[name]
     fits = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
     if not fits or (kind is list and not all(isinstance(item, str) and item for item in value)):
-        return [f"{name} is {value!r}, wanted {'texts in [ ]' if kind is list else kind.__name__}"]
-    least = {"num_ctx": 8, "num_predict": 1}.get(name)  # less is accepted by the server and gives garbage, or no end
+        return [f"{name} is {value!r}, expected {'texts in [ ]' if kind is list else kind.__name__}"]
+    least = {"num_ctx": 8, "num_predict": 1}.get(
+        name
+    )  # the server accepts less and gives garbage, or an answer without end
     if least is not None and value < least:
-        return [f"{name} is {value}, wanted {least} or more"]
-    return [f"{name} is {value}, wanted more than 0"] if name == "repeat_penalty" and value <= 0 else []
+        return [f"{name} is {value}, expected {least} or more"]
+    return [f"{name} is {value}, expected more than 0"] if name == "repeat_penalty" and value <= 0 else []

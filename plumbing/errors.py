@@ -1,6 +1,6 @@
-"""Errors that a user can mend: one line with cause and cure, exit code 1.
+"""Errors that a user can fix: one line with cause and cure, exit code 1.
 
-Everything else is a bug and keeps its traceback.
+Every other exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 
 class UserError(Exception):
-    """Something the user must fix.  `str(error)` is one line: what was found, where, what would do."""
+    """Something the user must fix.  `str(error)` is one line: what was found, where, and what to do."""
 
 
 def faults_error(where: str, faults: Iterable[str]) -> UserError:
@@ -27,7 +27,7 @@ def faults_error(where: str, faults: Iterable[str]) -> UserError:
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
-    """The fault text for a key nobody knows, with the nearest known one.
+    """The fault text for an unknown key, with the nearest known one.
 
     >>> unknown_key("headding", ["heading", "name"])
     "unknown key 'headding' (did you mean 'heading'?)"
@@ -38,8 +38,8 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Run a stage's main as a process: exit 1 with one line on a `UserError`, 130 on Ctrl-C, else main's own code."""
-    for stream in (sys.stdout, sys.stderr):  # what a terminal's encoding cannot say is spelled out
+    """Run a stage's main and exit: 1 with one line on a `UserError`, 130 on Ctrl-C, else with main's own code."""
+    for stream in (sys.stdout, sys.stderr):  # characters that the terminal's encoding lacks are escaped
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:

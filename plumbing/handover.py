@@ -1,8 +1,8 @@
-"""What every folder handed from stage to stage has in common: it appears whole or not at all, and explains itself.
+"""The folders that stages hand to each other: each appears whole or not at all, with a manifest.json.
 
-A stage writes into `new_folder(target)`; the folder takes its final name only when everything is in it.  Its
-`manifest.json` names inputs and outputs by sha256, the resolved settings, versions, counts and time, so that a report
-can be traced: report -> Ollama digest -> GGUF -> adapter -> dataset -> facts.
+A stage writes into `new_folder(target)`; the folder gets its final name only when everything is in it.  Its manifest
+has the sha256 of inputs and outputs, the resolved settings, versions, counts and time, so that a report can be traced:
+report -> Ollama digest -> GGUF -> adapter -> dataset -> facts.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def sha256(path: Path) -> str:
 
 @contextlib.contextmanager
 def new_file(target: Path) -> Iterator[Path]:
-    """A temporary name beside `target`; renamed to it at the end, removed on any failure."""
+    """A temporary file beside `target`: renamed to it at the end, removed on any failure."""
     target = target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     _sweep(target)
@@ -58,12 +58,12 @@ def new_file(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_folder(target: Path, stage: str = "", keep_equal: bool = False) -> Iterator[Path]:
-    """A temporary folder beside `target`; swapped in for it at the end, removed on any failure.
+    """A temporary folder beside `target`: it replaces `target` at the end, and is removed on any failure.
 
-    Only what `check_replaceable` lets pass is ever replaced.  With `keep_equal` a folder of the same inputs, outputs
-    and settings stays as it is, so that nothing which was made from it counts as out of date.
+    Only what `check_replaceable` accepts is replaced.  With `keep_equal` a folder of the same inputs, outputs and
+    settings stays as it is, so that what was made from it does not become out of date.
     """
-    target = _resolved(target)  # what a link leads to is replaced, not the link
+    target = _resolved(target)  # the folder behind a link is replaced, not the link
     _sweep(target)
     check_replaceable(target, stage)
     partial, old = _beside(target, "partial"), _beside(target, "old")
@@ -83,7 +83,7 @@ def new_folder(target: Path, stage: str = "", keep_equal: bool = False) -> Itera
 
 
 def check_replaceable(target: Path, stage: str = "") -> None:
-    """Raises UserError when `target` is a file, this very folder, or holds what no stage, or another one, made."""
+    """Raises UserError when `target` is a file, the current folder, or holds files that `stage` did not make."""
     if target.exists() and not target.is_dir():
         raise UserError(f"{target}: is a file; name a folder with --out")
     if _resolved(target) in (Path.cwd(), *Path.cwd().parents):
@@ -99,7 +99,7 @@ def check_replaceable(target: Path, stage: str = "") -> None:
     if others:
         shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
         raise UserError(
-            f"{target}: holds files that no stage of ours wrote ({shown}): move them, or name another --out"
+            f"{target}: holds files that no stage of ours wrote ({shown}); move them, or name another --out"
         )
 
 
@@ -121,7 +121,7 @@ def _others(folder: Path) -> list[str]:
 
 
 def _is_equal(one: Path, other: Path) -> bool:
-    """Whether both manifests say the same, but for time and versions, and `other` is still what its manifest says."""
+    """Whether both manifests are equal except for time and versions, and `other` matches its own manifest."""
     try:
         tables = [json.loads((folder / MANIFEST).read_text(encoding="utf-8")) for folder in (one, other)]
         check_outputs(other, tables[1])
@@ -131,7 +131,7 @@ def _is_equal(one: Path, other: Path) -> bool:
 
 
 def _maker(folder: Path) -> str:
-    """The stage that made the folder; "" when none of ours did."""
+    """The stage that made the folder; "" when no stage of ours did."""
     try:
         return str(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["stage"])
     except (OSError, ValueError, TypeError, KeyError):
@@ -143,7 +143,7 @@ def _beside(target: Path, kind: str) -> Path:
 
 
 def _sweep(target: Path) -> None:
-    """Remove what a killed process left behind, and put back an old folder whose replacement never came."""
+    """Remove what a killed process left, and put back an old folder that was moved away but not replaced."""
     name = re.compile(rf"\.{re.escape(target.name)}\.(partial|old)\.([0-9]+)")
     for left in sorted(target.parent.iterdir()) if target.parent.is_dir() else []:
         match = name.fullmatch(left.name)
@@ -158,7 +158,7 @@ def _sweep(target: Path) -> None:
 
 
 def _alive(pid: int) -> bool:
-    if pid == os.getpid():  # a former process of the same number, as in containers; we have only just begun
+    if pid == os.getpid():  # left by an earlier process with the same number, as in containers: this one has just begun
         return False
     if os.name == "nt":  # os.kill would end the process there
         return False
@@ -181,14 +181,14 @@ def write_manifest(
     started: float | None = None,
     digests: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Write `manifest.json` over every file that is in `folder` now.  `started` is a time.monotonic() value.
+    """Write `manifest.json` for every file that is in `folder` now.  `started` is a time.monotonic() value.
 
-    `digests`: the sha256 of files that were hashed while they were written, and so are not read again.
+    `digests`: the sha256 of files that were hashed while they were written, so that they are not read again.
     """
     outputs = {
         name: digests.get(name) or sha256(folder / name)
         for name in sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-        if name != MANIFEST and not name.startswith("checkpoints/")  # a run's own, gone when it has ended
+        if name != MANIFEST and not name.startswith("checkpoints/")  # belongs to the run, which deletes it at its end
     }
     manifest = Manifest(
         stage=stage,
@@ -203,7 +203,7 @@ def write_manifest(
 
 
 def read_manifest(folder: Path, stage: str) -> Manifest:
-    """The manifest of a folder that `stage` made.  Raises UserError when there is none or it is another stage's."""
+    """The manifest of a folder that `stage` made.  Raises UserError when there is none, or another stage made it."""
     path = folder / MANIFEST
     try:
         manifest: Manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -214,12 +214,12 @@ def read_manifest(folder: Path, stage: str) -> Manifest:
     except ValueError:
         raise UserError(f"{path}: not a manifest of this project; make the folder again") from None
     if manifest["stage"] != stage:
-        raise UserError(f"{folder}: made by the stage '{manifest['stage']}', wanted what the stage '{stage}' makes")
+        raise UserError(f"{folder}: made by the stage '{manifest['stage']}', expected what the stage '{stage}' makes")
     return manifest
 
 
 def _is_manifest(table: object) -> bool:
-    """Whether it has every field, each of its type, and names no file outside its folder."""
+    """Whether it has every field with its type, and names no file outside its folder."""
     if not isinstance(table, dict) or Manifest.__annotations__.keys() - table.keys():
         return False
     tables = ("inputs", "outputs", "settings", "counts", "versions")
@@ -229,7 +229,7 @@ def _is_manifest(table: object) -> bool:
 
 
 def check_outputs(folder: Path, manifest: Manifest) -> None:
-    """Raises UserError naming each file that is missing or no longer what its stage wrote."""
+    """Raises UserError with each file that is missing or is not what its stage wrote."""
     changed = [
         name
         for name, digest in manifest["outputs"].items()

@@ -1,4 +1,4 @@
-"""A TOML file -> a frozen dataclass, strictly: unknown, missing and mistyped keys are refused, all faults at once."""
+"""TOML file -> frozen dataclass.  Unknown, missing and mistyped keys are refused, all faults at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The parsed file.  Raises UserError when it is missing or is no TOML."""
+    """The parsed file.  Raises UserError when it is missing or is not TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
@@ -23,8 +23,20 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not valid TOML: {error}") from None
 
 
+def shipped_path(folder: Path, name: str, what: str) -> Path:
+    """The TOML that a shipped name in `folder`, or a path that ends in .toml, stands for.
+
+    Raises UserError with the shipped names; `what` is the word for one: task, base or preset.
+    """
+    path = Path(name) if name.endswith(".toml") else folder / f"{name}.toml"
+    if not path.is_file():
+        shipped = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
+        raise UserError(f"{name}: no such {what} (shipped: {shipped}; or a path that ends in .toml)")
+    return path
+
+
 def fill(kind: type[T], values: dict[str, Any], where: str) -> T:
-    """Build dataclass `kind` from a table; every fault of the table is in the one UserError raised."""
+    """Build dataclass `kind` from a table.  Raises one UserError with every fault of the table."""
     faults = table_faults(kind, values)
     if faults:
         raise faults_error(where, faults)
@@ -35,14 +47,14 @@ def fill(kind: type[T], values: dict[str, Any], where: str) -> T:
 
 
 def table_faults(kind: type[Any], values: dict[str, Any]) -> list[str]:
-    """What keeps `values` from filling dataclass `kind`: unknown keys, missing keys, wrong types."""
+    """Why `values` do not fit dataclass `kind`: unknown keys, missing keys, wrong types."""
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
     hints = get_type_hints(kind)
     faults = [unknown_key(key, fields) for key in values if key not in fields]
     faults += [f"missing key '{name}'" for name, field in fields.items() if _required(field) and name not in values]
     for name in fields.keys() & values.keys():
         if not _fits(values[name], hints[name]):
-            faults.append(f"'{name}' is {values[name]!r}, wanted {_spell(hints[name])}")
+            faults.append(f"'{name}' is {values[name]!r}, expected {_spell(hints[name])}")
     return sorted(faults)
 
 

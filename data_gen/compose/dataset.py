@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from contract.contract import Contract
-from contract.example import SPLITS, Example, first_faults, row_faults
+from contract.example import SPLITS, Example, row_faults
 from data_gen.compose.rows import ROWS_A_CONCEPT, compose, rows_each
 from data_gen.compose.task_data import TaskData
 from data_gen.facts import Fact
 from plumbing.errors import UserError, faults_error
+from plumbing.jsonl import first_faults
 
 Dataset = Mapping[str, Sequence[Example]]  # split -> rows
 Sides = dict[str, list[Fact]]  # split -> facts

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from contract.contract import Record
-from plumbing.line_file import LineFile, open_lines
+from plumbing.jsonl import LineFile, open_lines
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ from typing import Any
 
 from contract.base import Message
 from contract.contract import Contract
-from contract.example import SPLITS, Example, first_faults
+from contract.example import SPLITS, Example
 from contract.kinds import Choice, Fixed
 from plumbing.errors import UserError, faults_error
 from plumbing.handover import Manifest
+from plumbing.jsonl import first_faults
 
 LONG = 16  # words in a row that two texts share by copying; with 8 shots the shipped dataset's frames share up to 10
 WHOLE = 6  # words: a whole section this long or longer must not be told; a shorter one may be the concept's own name

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from models.answers import Answer, Request
-from plumbing.line_file import LineFile, open_lines
+from plumbing.jsonl import LineFile, open_lines
 
 
 def answer_key(identity: str, options: Mapping[str, Any], request: Request) -> str:

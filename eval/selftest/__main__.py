@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from contract.contract import TASKS, Contract, Record, load_contract, task_path
-from contract.example import Example, first_faults, read_lines
+from contract.example import Example
 from contract.kinds import Choice, Fixed, Items, Kind, Pairs, Prose
 from eval.judge.verdict import CLASSES, Verdict, judge
 from eval.selftest.mutations import Mutant, mutants
 from models.answers import Answer
 from plumbing.errors import faults_error, run
+from plumbing.jsonl import first_faults, read_lines
 from plumbing.toml_file import read_toml
 
 MUTATED = 16  # clean answers a task that get every fault; all are judged as they are

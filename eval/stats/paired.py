@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
 
-from contract.example import first_faults, read_lines
 from eval.stats.intervals import CONFIDENCE, bootstrap, smallest_difference, unseen, z_value
 from plumbing.errors import UserError, faults_error
+from plumbing.jsonl import first_faults, read_lines
 
 
 @dataclass(frozen=True)

@@ -64,9 +64,9 @@ PROMPTS = [
 ]
 
 
-@pytest.mark.parametrize(("base", "messages", "wanted"), PROMPTS, ids=range(len(PROMPTS)))
-def test_the_prompt_of_each_placement(base: Base, messages: list[Message], wanted: str) -> None:
-    assert base.prompt(messages) == wanted
+@pytest.mark.parametrize(("base", "messages", "expected"), PROMPTS, ids=range(len(PROMPTS)))
+def test_the_prompt_of_each_placement(base: Base, messages: list[Message], expected: str) -> None:
+    assert base.prompt(messages) == expected
 
 
 def test_an_unknown_role_is_refused() -> None:
@@ -210,8 +210,8 @@ def test_runs_of_spaces_are_the_one_known_difference(mistral_v3: tuple[Any, Any]
     tokenizer, common = mistral_v3
     turns = talk("u: a space at the start")
     ids = tokenizer.encode(TINY.prompt(turns), add_special_tokens=False)
-    wanted = reference(common, turns)[1:]
-    assert ids != wanted and tokenizer.decode(ids) == tokenizer.decode(wanted)
+    expected = reference(common, turns)[1:]
+    assert ids != expected and tokenizer.decode(ids) == tokenizer.decode(expected)
 
 
 def test_the_answers_ids_are_mistrals_own(mistral_v3: tuple[Any, Any]) -> None:
@@ -238,12 +238,12 @@ def test_transformers_renders_the_template_to_the_same_ids(mistral_v3: tuple[Any
 GOOD = (BASES / "tiny.toml").read_text(encoding="utf-8")
 BAD_BASES = [
     ('stop = "</s>"', 'stopp = "</s>"', ["unknown key 'stopp' (did you mean 'stop'?)", "missing key 'stop'"]),
-    ('stop = "</s>"', 'stop = "<end>"', ["'stop' must stand in 'assistant_turn' after {content}"]),
-    ('stop = "</s>"', 'stop = ""', ["'stop' must stand in"]),
+    ('stop = "</s>"', 'stop = "<end>"', ["'stop' must appear in 'assistant_turn' after {content}"]),
+    ('stop = "</s>"', 'stop = ""', ["'stop' must appear in"]),
     (
         'system = "last_user"',
         'system = "first"',
-        ["'system' is 'first', wanted one of own_turn, first_user, last_user"],
+        ["'system' is 'first', expected one of own_turn, first_user, last_user"],
     ),
     ('system = "last_user"', 'system = "own_turn"', ["'user_turn' must hold no {system}"]),
     (
@@ -257,14 +257,14 @@ BAD_BASES = [
         ["'user_turn' must hold {system} once, before {content}"],
     ),
     ('"[INST] {system}{content}[/INST]"', '"{system}"', ["'user_turn' must hold {content} once"]),
-    ('" {content}</s>"', '" {{ x }}{content}</s>"', ["'assistant_turn' holds a brace of its own"]),
-    ('" {content}</s>"', '"{{content}</s>"', ["'assistant_turn' holds a brace of its own"]),
+    ('" {content}</s>"', '" {{ x }}{content}</s>"', ["'assistant_turn' holds another brace"]),
+    ('" {content}</s>"', '"{{content}</s>"', ["'assistant_turn' holds another brace"]),
     ('"{system}\\n\\n"', '"{system}{system}"', ["'system_text' must hold {system} once"]),
     ('generation_prompt = ""', 'generation_prompt = "x"', ["must be the beginning of 'assistant_turn'"]),
-    ('generation_prompt = ""', 'generation_prompt = " {content}"', ["'generation_prompt' holds a brace of its own"]),
+    ('generation_prompt = ""', 'generation_prompt = " {content}"', ["'generation_prompt' holds another brace"]),
     ("context_length = 1024", "context_length = 0", ["'context_length' is 0"]),
-    ("frequency_penalty = 0.5", "frequency_penalty = -0.1", ["'frequency_penalty' is -0.1, wanted 0"]),
-    ("add_bos = true", "add_bos = 1", ["'add_bos' is 1, wanted bool"]),
+    ("frequency_penalty = 0.5", "frequency_penalty = -0.1", ["'frequency_penalty' is -0.1, expected 0"]),
+    ("add_bos = true", "add_bos = 1", ["'add_bos' is 1, expected bool"]),
 ]
 
 

@@ -122,7 +122,7 @@ def test_write_names_every_bad_section_at_once() -> None:
     for part in (
         "unknown section 'notes'",
         "'definition': TOO_SHORT",
-        "'explanation': wanted text",
+        "'explanation': expected text",
         "'clinical_relevance': missing",
         "'note'",
     ):
@@ -170,10 +170,10 @@ BAD_TASKS = [
         'headding = "',
         ["unknown key 'headding' (did you mean 'heading'?)", "missing key 'heading'", "2 faults"],
     ),
-    ('name = "t"\n', "name = 3\n", ["'name' is 3, wanted text"]),
+    ('name = "t"\n', "name = 3\n", ["'name' is 3, expected text"]),
     ('about = "You answer."\n', "", ["missing key 'about'"]),
     ('"{title}: "', '"Section: "', ["'heading' is 'Section: '", "{title}"]),
-    ('"{title}: "', '"{title} "', ["'heading'", "more than it"]),
+    ('"{title}: "', '"{title} "', ["'heading'", "other text"]),
     ('"{title}: "', '"{title}{title}:"', ["'heading'"]),
     ('"{title}: "', '"{title}\\n"', ["'heading'", "one line"]),
     ('"{title}: "', '"{title}\\u2028: "', ["'heading'", "one line"]),
@@ -185,9 +185,9 @@ BAD_TASKS = [
     ('"\\n"', '"---"', ["'separator' is '---'"]),
     ('title = "Beta"', 'title = "Alpha"', ["2 sections have the title 'Alpha'"]),
     ('name = "b"', 'name = "a"', ["2 sections have the name 'a'"]),
-    ('title = "Beta"', 'title = "Al  pha"', ["section 2 'b': 'title': wanted one line with single spaces"]),
-    ('title = "Beta"', 'title = ""', ["section 2 'b': 'title': wanted text"]),
-    ('title = "Beta"', "title = 7", ["section 2 'b': 'title': wanted text, found 7"]),
+    ('title = "Beta"', 'title = "Al  pha"', ["section 2 'b': 'title': expected one line with single spaces"]),
+    ('title = "Beta"', 'title = ""', ["section 2 'b': 'title': expected text"]),
+    ('title = "Beta"', "title = 7", ["section 2 'b': 'title': expected text, found 7"]),
     ('title = "Beta"', 'title = "B\\u0008"', ["control character"]),
     ('title = "Beta"\n', "", ["section 2 'b': missing key 'title'"]),
     (
@@ -201,15 +201,15 @@ BAD_TASKS = [
         'kind = "items"\nmin_item = 2',
         ["section 2 'b': unknown key 'min_item' (did you mean 'min_items'?)"],
     ),
-    ('kind = "items"', 'kind = "items"\nmin_items = "2"', ["'min_items' is '2', wanted int"]),
-    ('kind = "items"', 'kind = "items"\nmin_items = true', ["'min_items' is True, wanted int"]),
+    ('kind = "items"', 'kind = "items"\nmin_items = "2"', ["'min_items' is '2', expected int"]),
+    ('kind = "items"', 'kind = "items"\nmin_items = true', ["'min_items' is True, expected int"]),
     ('kind = "items"', 'kind = "items"\nmin_items = 9\nmax_items = 3', ["min_items is 9 and max_items is 3"]),
-    ('kind = "items"', 'kind = "items"\nmin_items = 0', ["wanted 1 <= min <= max"]),
+    ('kind = "items"', 'kind = "items"\nmin_items = 0', ["expected 1 <= min <= max"]),
     ('kind = "items"', 'kind = "choice"', ["section 2 'b': missing key 'options'"]),
     ('kind = "items"', 'kind = "choice"\noptions = ["yes"]', ["two or more different texts"]),
     ('kind = "items"', 'kind = "choice"\noptions = ["yes", " no"]', ["one line with single spaces"]),
-    ('kind = "items"', 'kind = "fixed"\ntext = "a\\nb"', ["wanted one line"]),
-    ('kind = "items"', 'kind = "pairs"\nlabels = ["Q"]', ["wanted two different words"]),
+    ('kind = "items"', 'kind = "fixed"\ntext = "a\\nb"', ["expected one line"]),
+    ('kind = "items"', 'kind = "pairs"\nlabels = ["Q"]', ["expected two different words"]),
     (
         'kind = "items"',
         'kind = "pairs"\nlabels = ["Alpha", "B"]',
@@ -218,9 +218,9 @@ BAD_TASKS = [
     ('"{title}: "', '"- {title}: "', ["heading '- Alpha:' looks like the list mark '- '"]),
     ('"{title}: "', '"# {title}"', []),
     ('title = "Beta"', 'title = "Alpha:"', ["heading 'Alpha::' begins with heading 'Alpha:'"]),
-    ('about = "', 'example = ""\nabout = "', ["'example': wanted text, found ''"]),
-    ('about = "', 'example = ["Hi"]\nabout = "', ["'example' is ['Hi'], wanted text"]),
-    ('about = "', 'example = "one\\ntwo"\nabout = "', ["'example': wanted one line"]),
+    ('about = "', 'example = ""\nabout = "', ["'example': expected text, found ''"]),
+    ('about = "', 'example = ["Hi"]\nabout = "', ["'example' is ['Hi'], expected text"]),
+    ('about = "', 'example = "one\\ntwo"\nabout = "', ["'example': expected one line"]),
     ("[[section]]", "[[sections]]", ["unknown key 'sections' (did you mean 'section'?)", "missing key 'section'"]),
 ]
 
@@ -265,7 +265,7 @@ def test_all_faults_of_a_task_are_told_at_once(tmp_path: Path) -> None:
         "unknown kind 'list'",
         "missing key 'title'",
         "'max_item'",
-        "'name': wanted text, found 5",
+        "'name': expected text, found 5",
         "'separator'",
         "missing key 'kind'",
     ):
@@ -274,8 +274,8 @@ def test_all_faults_of_a_task_are_told_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"name = ", "not valid TOML"), (b"\xff\xfe", "not valid TOML"), (b"section = 3", "wanted [[section]] tables"),
-     (b"section = [3]", "section 1: wanted a table"), (b"section = []", "no [[section]]")],
+    [(b"name = ", "not valid TOML"), (b"\xff\xfe", "not valid TOML"), (b"section = 3", "expected [[section]] tables"),
+     (b"section = [3]", "section 1: expected a table"), (b"section = []", "no [[section]]")],
 )  # fmt: skip
 def test_a_file_that_is_no_task(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "my.toml"

@@ -106,9 +106,9 @@ def classes(contract: Contract, text: str) -> list[str]:
     return [f"{v.section}:{v.cls}" for v in contract.read(text).violations]
 
 
-@pytest.mark.parametrize(("what", "answer", "wanted"), BROKEN, ids=[case[0] for case in BROKEN])
-def test_each_broken_answer_gets_its_classes(what: str, answer: str, wanted: list[str]) -> None:
-    assert classes(load_contract("terminology"), answer) == wanted
+@pytest.mark.parametrize(("what", "answer", "expected"), BROKEN, ids=[case[0] for case in BROKEN])
+def test_each_broken_answer_gets_its_classes(what: str, answer: str, expected: list[str]) -> None:
+    assert classes(load_contract("terminology"), answer) == expected
 
 
 CARDS = "## Topic of the cardsEdema\n\n## Cards\nQ: What?\nA: Swelling.\nQ: Why?\nA: Fluid."
@@ -148,10 +148,10 @@ OTHER_KINDS = [
 ]
 
 
-@pytest.mark.parametrize(("form", "text", "old", "new", "wanted"), OTHER_KINDS, ids=range(len(OTHER_KINDS)))
-def test_lists_pairs_and_choices(form: str, text: str, old: str, new: str, wanted: list[str]) -> None:
+@pytest.mark.parametrize(("form", "text", "old", "new", "expected"), OTHER_KINDS, ids=range(len(OTHER_KINDS)))
+def test_lists_pairs_and_choices(form: str, text: str, old: str, new: str, expected: list[str]) -> None:
     assert old in text
-    assert classes(load_text(form), text.replace(old, new)) == wanted
+    assert classes(load_text(form), text.replace(old, new)) == expected
 
 
 CLASSES = {

@@ -104,7 +104,7 @@ def test_all_faults_are_counted_and_the_first_ten_shown(tmp_path: Path) -> None:
 
 
 def test_an_id_may_stand_once() -> None:
-    assert list(row_faults(CONTRACT, [row(), row(id="b"), row()])) == ["row 3: id 'edema/0' stands twice"]
+    assert list(row_faults(CONTRACT, [row(), row(id="b"), row()])) == ["row 3: id 'edema/0' appears twice"]
 
 
 def test_a_dataset_without_a_test_split_says_so(tmp_path: Path) -> None:

@@ -92,9 +92,9 @@ BROKEN: list[tuple[Kind, str, list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "body", "wanted"), BROKEN)
-def test_what_is_broken_gets_its_class(kind: Kind, body: str, wanted: list[str]) -> None:
-    assert [cls for cls, _, _ in kind.read(body)[1]] == wanted
+@pytest.mark.parametrize(("kind", "body", "expected"), BROKEN)
+def test_what_is_broken_gets_its_class(kind: Kind, body: str, expected: list[str]) -> None:
+    assert [cls for cls, _, _ in kind.read(body)[1]] == expected
     assert all(0 <= start < end <= len(body) for _, start, end in kind.read(body)[1])
 
 
@@ -111,7 +111,7 @@ def test_the_prompt_says_the_bounds(kind: Kind, said: str) -> None:
 
 @pytest.mark.parametrize("bounds", [(0, 5), (6, 5), (1, 10_001), (1, 10**30)])
 def test_bounds_that_nobody_can_keep_are_refused(bounds: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="wanted 1 <= min <= max <= 10000"):
+    with pytest.raises(ValueError, match="expected 1 <= min <= max <= 10000"):
         Prose(*bounds)
 
 

@@ -42,7 +42,7 @@ def test_a_recorded_error_stays_an_error(tmp_path: Path) -> None:
 )
 def test_a_broken_line_is_named(tmp_path: Path, row: str) -> None:
     path = record(tmp_path / "r.jsonl", {"id": "b", "text": "x"}, row)
-    with pytest.raises(UserError, match=r"line 2: wanted {id, text, done_reason}"), open_replay(path):
+    with pytest.raises(UserError, match=r"line 2: expected {id, text, done_reason}"), open_replay(path):
         pass
 
 

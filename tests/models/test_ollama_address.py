@@ -32,5 +32,5 @@ def test_server_url(host: str, url: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("host", ["box:port", "ftp://box", "http://[::1"])
 def test_no_address(host: str) -> None:
-    with pytest.raises(UserError, match="no address"):
+    with pytest.raises(UserError, match="is not an address"):
         server_url(host)

@@ -88,7 +88,7 @@ def _kill(process: subprocess.Popen[str]) -> None:
     process.stdout.close()
 
 
-def test_an_equal_folder_stays_where_it_is_when_that_is_wanted(tmp_path: Path) -> None:
+def test_an_equal_folder_stays_where_it_is_when_that_is_expected(tmp_path: Path) -> None:
     def make(text: str, keep_equal: bool = True) -> int:
         with new_folder(tmp_path / "out", keep_equal=keep_equal) as folder:
             (folder / "data.txt").write_text(text)

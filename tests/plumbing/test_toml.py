@@ -26,7 +26,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
-            raise ValueError(f"'epochs' is {self.epochs}, wanted 1 or more")
+            raise ValueError(f"'epochs' is {self.epochs}, expected 1 or more")
 
 
 GOOD: dict[str, Any] = {"name": "x", "epochs": 2}
@@ -37,18 +37,18 @@ GOOD: dict[str, Any] = {"name": "x", "epochs": 2}
     [
         ({}, []),
         ({"rate": 1, "quick": True, "seed": 3, "targets": ["a"], "paths": ["b"], "shares": {"a": 1, "b": 0.5}}, []),
-        ({"epochs": "2"}, ["'epochs' is '2', wanted int"]),
-        ({"epochs": 2.0}, ["'epochs' is 2.0, wanted int"]),
-        ({"epochs": True}, ["'epochs' is True, wanted int"]),
-        ({"rate": False}, ["'rate' is False, wanted float"]),
-        ({"quick": 1}, ["'quick' is 1, wanted bool"]),
-        ({"seed": "x"}, ["'seed' is 'x', wanted int | None"]),
-        ({"targets": "q_proj"}, ["'targets' is 'q_proj', wanted tuple[str, ...]"]),
-        ({"targets": ["a", 1]}, ["'targets' is ['a', 1], wanted tuple[str, ...]"]),
-        ({"shares": {"a": "b"}}, ["'shares' is {'a': 'b'}, wanted dict[str, float]"]),
+        ({"epochs": "2"}, ["'epochs' is '2', expected int"]),
+        ({"epochs": 2.0}, ["'epochs' is 2.0, expected int"]),
+        ({"epochs": True}, ["'epochs' is True, expected int"]),
+        ({"rate": False}, ["'rate' is False, expected float"]),
+        ({"quick": 1}, ["'quick' is 1, expected bool"]),
+        ({"seed": "x"}, ["'seed' is 'x', expected int | None"]),
+        ({"targets": "q_proj"}, ["'targets' is 'q_proj', expected tuple[str, ...]"]),
+        ({"targets": ["a", 1]}, ["'targets' is ['a', 1], expected tuple[str, ...]"]),
+        ({"shares": {"a": "b"}}, ["'shares' is {'a': 'b'}, expected dict[str, float]"]),
         ({"made": "x"}, ["unknown key 'made' (known: epochs, name, paths, quick, rate, seed, shares, targets)"]),
         ({"epoch": 3}, ["unknown key 'epoch' (did you mean 'epochs'?)"]),
-        ({"zzz": 3, "name": 5}, ["'name' is 5, wanted str",
+        ({"zzz": 3, "name": 5}, ["'name' is 5, expected str",
             "unknown key 'zzz' (known: epochs, name, paths, quick, rate, seed, shares, targets)"]),
     ],
 )  # fmt: skip
@@ -60,14 +60,14 @@ def test_all_faults_stand_in_one_error() -> None:
     with pytest.raises(UserError) as caught:
         fill(Settings, {"epoch": 3, "rate": "x"}, "my.toml")
     assert str(caught.value) == (
-        "my.toml: 4 faults: 'rate' is 'x', wanted float; missing key 'epochs'; missing key 'name'; "
+        "my.toml: 4 faults: 'rate' is 'x', expected float; missing key 'epochs'; missing key 'name'; "
         "unknown key 'epoch' (did you mean 'epochs'?)"
     )
 
 
 def test_a_value_the_dataclass_refuses_names_the_file() -> None:
     assert fill(Settings, GOOD, "my.toml") == Settings("x", 2)
-    with pytest.raises(UserError, match=r"^my\.toml: 'epochs' is 0, wanted 1 or more$"):
+    with pytest.raises(UserError, match=r"^my\.toml: 'epochs' is 0, expected 1 or more$"):
         fill(Settings, GOOD | {"epochs": 0}, "my.toml")
 
 

@@ -42,9 +42,9 @@ ANSWERED = {
 }
 
 
-@pytest.mark.parametrize(("reply", "wanted"), ANSWERED.values(), ids=ANSWERED)
-def test_what_is_an_answer(reply: Reply, wanted: Answer) -> None:
-    assert chat(reply) == (wanted, 1)
+@pytest.mark.parametrize(("reply", "expected"), ANSWERED.values(), ids=ANSWERED)
+def test_what_is_an_answer(reply: Reply, expected: Answer) -> None:
+    assert chat(reply) == (expected, 1)
 
 
 LOST = {

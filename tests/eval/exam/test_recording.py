@@ -47,7 +47,7 @@ def test_what_was_appended_is_there_for_the_next_run(tmp_path: Path) -> None:
 
 def test_every_answer_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[int] = []
-    monkeypatch.setattr("plumbing.line_file.os.fsync", synced.append)
+    monkeypatch.setattr("plumbing.jsonl.os.fsync", synced.append)
     with open_recording(tmp_path / "r.jsonl") as recording:
         recording.append("k1", "a", ANSWER)
         recording.append("k2", "a", ANSWER)
