@@ -61,7 +61,7 @@ def test_overrides_are_toml_and_win_over_the_preset() -> None:
             ["seed=-1", "schedule=cosin"],
             ["'seed' is -1, wanted 0 to", "'cosin', wanted one of cosine"],
         ),
-        ('base = "tiny"\n', ["target_modules=q_proj"], ["'target_modules' is 'q_proj', wanted list[str]"]),
+        ('base = "tiny"\n', ["target_modules=q_proj"], ["'target_modules' is 'q_proj', expected list[str]"]),
         ('base = "tiny"\n', ["target_modules=[]"], ["'target_modules' is [], wanted some of q_proj"]),
         ('base = "tiny"\n', ['target_modules=["q_proj", "nope"]'], ["wanted some of q_proj"]),
         ('base = "tiny"\n', ["learning_rate=0"], ["'learning_rate' is 0, wanted more"]),

@@ -186,7 +186,7 @@ def test_files_that_no_manifest_names_are_never_replaced(tmp_path: Path) -> None
         (tmp_path / "out" / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / "out" / name).write_text("mine")
     with pytest.raises(
-        UserError, match=r"out: holds files that no stage of ours wrote \(notes/thesis.txt\): move them"
+        UserError, match=r"out: holds files that no stage of ours wrote \(notes/thesis.txt\); move them"
     ):
         _make(tmp_path / "out", "two")
     assert (tmp_path / "out/notes/thesis.txt").read_text() == "mine"

@@ -109,14 +109,14 @@ BAD_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "alpha 0": ({"lora_alpha": 0}, "lora_alpha is 0, wanted a number above 0"),
     "an alpha that is no number": ({"lora_alpha": float("nan")}, "lora_alpha is nan"),
     "an alpha without end": ({"lora_alpha": 10**30}, "lora_alpha is 1000000"),
-    "alpha as text": ({"lora_alpha": "16"}, "'lora_alpha' is '16', wanted float"),
+    "alpha as text": ({"lora_alpha": "16"}, "'lora_alpha' is '16', expected float"),
     "no alpha": ({"lora_alpha": None}, "missing key 'lora_alpha'"),
     "a rank as text": ({"rank_pattern": {"q_proj": "8"}}, "'rank_pattern' is {'q_proj': '8'}"),
     "a module's alpha of 0": ({"alpha_pattern": {"q_proj": 0}}, "alpha_pattern is 0, wanted a number above 0"),
     "a list for a table": ({"alpha_pattern": ["q_proj"]}, "'alpha_pattern' is ['q_proj']"),
     "a pattern that is none": ({"rank_pattern": {"(": 8}}, "'(' is no pattern of module names (missing )"),
     "targets that are none": ({"target_modules": "*"}, "'*' is no pattern of module names"),
-    "a text for a list": ({"modules_to_save": "lm_head"}, "'modules_to_save' is 'lm_head', wanted list[str]"),
+    "a text for a list": ({"modules_to_save": "lm_head"}, "'modules_to_save' is 'lm_head', expected list[str]"),
 }
 
 

@@ -199,7 +199,7 @@ def test_what_cannot_be_compared_is_refused_in_one_line(made: tuple[Path, Path],
         ((folder, str(other), str(made[1])), "not the adapter that"),
         ((folder, str(made[0]), str(elsewhere)), "not the base that"),
         ((folder, None, str(made[1])), "no such adapter folder"),
-        ((made[0], None, None), "wanted what the stage 'model' makes"),
+        ((made[0], None, None), "expected what the stage 'model' makes"),
     ]:
         with pytest.raises(UserError, match=said):
             open_source(*arguments)

@@ -239,7 +239,7 @@ BAD_INPUTS: dict[str, tuple[Callable[[Path, Path], Any], str]] = {
     "no adapter": (lambda a, b: shutil.rmtree(a), "no manifest.json there: not a finished adapter folder"),
     "a dataset for an adapter": (
         lambda a, b: write_manifest(a, "dataset", {}, {}, {}),
-        "'dataset', wanted what the stage 'adapter' makes",
+        "'dataset', expected what the stage 'adapter' makes",
     ),
     "no task": (lambda a, b: (a / "task.toml").unlink(), "task.toml: no such"),
     "weights that are no numbers": (lambda a, b: poison(a, np.nan), "up_proj.weight: holds values that are no numbers"),

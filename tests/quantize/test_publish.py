@@ -212,7 +212,7 @@ def test_each_thing_amiss_is_one_line(made: tuple[Path, Path], folder: Path, tmp
             ((folder, "--repo", REPO), {"HF_TOKEN": ""}, "no Hugging Face token"),
             ((folder, "--repo", REPO), {}, "no answer from http"),
             ((folder, "--repo", "terms"), {}, "wanted OWNER/NAME"),
-            ((made[1], "--repo", REPO), {}, "wanted what the stage 'model' makes"),
+            ((made[1], "--repo", REPO), {}, "expected what the stage 'model' makes"),
             ((tmp_path / "none", "--repo", REPO), {}, "not a finished model folder"),
         ]:
             done = run(*arguments, **own | extra)

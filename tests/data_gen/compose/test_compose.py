@@ -208,7 +208,7 @@ BAD = [
     (TASK[TASK.index("[data]") :], "", ["no [data] table: nothing says how examples are composed"]),
     ("requests", "request", ["unknown key 'request' (did you mean 'requests'?)", "missing key 'requests'"]),
     ('["What is {concept}?"]', "[]", ["'requests' is empty"]),
-    ('["What is {concept}?"]', '"What?"', ["'requests' is 'What?', wanted list[str] | dict[str, list[str]]"]),
+    ('["What is {concept}?"]', '"What?"', ["'requests' is 'What?', expected list[str] | dict[str, list[str]]"]),
     ('["What is {concept}?"]', "{}", ["'requests' is empty"]),
     ('["What is {concept}?"]', "{ plain = [] }", ["requests of style 'plain' are none"]),
     ('["What is {concept}?"]', '{ "a/b" = ["x"] }', ["style 'a/b': wanted a name of letters"]),
