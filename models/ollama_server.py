@@ -174,10 +174,7 @@ class Server:
         except httpx.TimeoutException as error:
             seconds = error.request.extensions["timeout"]["read"]
             raise NoAnswerError("transport", f"no answer within {seconds:g} s", late=True) from None
-        except (
-            httpx.TransportError,
-            ConnectionError,
-        ) as error:  # ConnectionError: the package's for httpx.ConnectError
+        except (httpx.TransportError, ConnectionError) as error:  # the package raises ConnectionError
             broken = isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError | ConnectionError)
             reason = str(error) or type(error).__name__
             raise NoAnswerError("transport", reason, again=broken and self._answered) from None

@@ -82,7 +82,7 @@ def _lock(file: BinaryIO, path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise UserError(f"{path}: another run is writing it; wait until it ends, or name another --out") from None
+        raise UserError(f"{path}: another run is writing it; wait for its end, or name another --out") from None
 
 
 def _read(found: LineFile, start: bytes, take: Callable[[bytes], bool], what: str) -> None:

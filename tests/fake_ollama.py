@@ -6,25 +6,24 @@ with FakeOllama(lambda question: question.record()) as fake:
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
-import socket
-import struct
 import threading
 import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from contract.contract import Contract, load_contract
 from contract.example import Example
 from data_gen.facts import Fact
+from tests import ollama_stand_in
+from tests.ollama_stand_in import CLOSE as CLOSE
+from tests.ollama_stand_in import RESET as RESET
+from tests.ollama_stand_in import serving
 
-CLOSE, RESET = "close", "reset"  # what a server may do instead of answering
-Reply = dict[str, Any] | tuple[int, Any] | str  # a record, a status with a body, or CLOSE or RESET
+Reply = dict[str, Any] | ollama_stand_in.Reply  # a record is the answer's text
 CONTRACT = load_contract("terminology")
 PLACES = ["alveoli", "bladder", "cornea", "duodenum", "epidermis", "femur", "gallbladder", "hypothalamus"]
 _FACT = re.compile(r"^- (definition|mechanism|clinical): (.*)$", re.MULTILINE)
@@ -73,17 +72,14 @@ class FakeOllama:
 
     def __enter__(self) -> FakeOllama:
         self.busy, self.lock = 0, threading.Lock()
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._speaker())
-        self.server.daemon_threads = True
-        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self._open = serving(self.reply)
+        self.url = self._open.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.server.shutdown()
-        self.server.server_close()
+    def __exit__(self, *error: Any) -> None:
+        self._open.__exit__(*error)
 
-    def reply(self, path: str, body: dict[str, Any] | None) -> Reply:
+    def reply(self, path: str, body: dict[str, Any] | None) -> ollama_stand_in.Reply:
         if path == "/api/version":
             return 200, {"version": "0.34.2"}
         if path == "/api/tags":
@@ -101,34 +97,6 @@ class FakeOllama:
         with self.lock:
             self.busy -= 1
         return said(json.dumps(reply)) if isinstance(reply, dict) else reply
-
-    def _speaker(fake) -> type[BaseHTTPRequestHandler]:
-        class Speaker(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                length = int(self.headers.get("Content-Length") or 0)
-                reply = fake.reply(self.path, json.loads(self.rfile.read(length)) if length else None)
-                if isinstance(reply, str):
-                    if reply == RESET:  # a lingering time of 0 makes close() send RST
-                        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                    self.close_connection = True
-                    return
-                status, data = reply  # type: ignore[misc]
-                text = data.encode() if isinstance(data, str) else json.dumps(data).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text)
-
-            do_GET = do_POST
-
-            def handle(self) -> None:
-                with contextlib.suppress(ConnectionError):  # the asking process was killed, as some tests do
-                    super().handle()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        return Speaker
 
 
 def said(text: str, done_reason: str = "stop") -> tuple[int, dict[str, Any]]:

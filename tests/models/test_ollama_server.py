@@ -1,13 +1,8 @@
 """Every way in which Ollama fails to answer, by a small HTTP server; tests/eval/parity talks to a real one."""
 
 import hashlib
-import json
 import socket
-import struct
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,9 +11,8 @@ from models.answers import REPEATED, Answer, Request
 from models.ollama_chat import open_ollama
 from models.ollama_server import NoAnswerError, Server
 from plumbing.errors import UserError
+from tests.ollama_stand_in import CLOSE, HANG, RESET, Reply, speaking
 
-CLOSE, RESET, HANG = "close", "reset", "hang"  # what a server may do instead of answering
-Reply = tuple[int, Any] | str
 REQUEST = Request("a", ({"role": "user", "content": "Hi"},), {"num_predict": 3})
 DONE = {
     "message": {"role": "assistant", "content": " Hello"},
@@ -38,60 +32,6 @@ REST: dict[str, Reply] = {
     "/api/tags": (200, {"models": [{"model": "m:latest", "digest": "d1"}]}),
     "/api/ps": (200, {"models": [{"model": "m:latest", "digest": "d1", "context_length": 1024}]}),
 }  # fmt: skip
-
-
-@contextmanager
-def speaking(
-    answer: Callable[[str, int], Reply], chat: Callable[[Any], Reply] | None = None
-) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
-    """A server that answers with `answer(path, how many came before)`, /api/chat with `chat(body)`; what it was sent."""
-    seen: list[tuple[str, Any]] = []
-    released = threading.Event()
-
-    class Speaker(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.read_body()
-            data = json.loads(body) if body[:1] == b"{" else body or None
-            before = len([path for path, _ in seen if path == self.path])
-            seen.append((self.path, data))
-            reply = chat(data) if chat and self.path == "/api/chat" else answer(self.path, before)
-            if isinstance(reply, str):
-                if reply == HANG:
-                    released.wait(10)
-                if reply == RESET:  # a lingering time of 0 makes close() send RST
-                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                self.close_connection = True
-                return
-            status, data = reply
-            text = data.encode() if isinstance(data, str) else json.dumps(data).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(text)
-
-        def read_body(self) -> bytes:
-            if self.headers.get("Transfer-Encoding") != "chunked":
-                return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            body = b""
-            while size := int(self.rfile.readline(), 16):
-                body += self.rfile.read(size + 2)[:-2]
-            self.rfile.readline()
-            return body
-
-        do_GET = do_HEAD = do_DELETE = do_POST
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Speaker)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", seen
-    finally:
-        released.set()
-        server.shutdown()
-        server.server_close()
 
 
 def impatient(url: str) -> Server:

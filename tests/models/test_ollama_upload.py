@@ -10,17 +10,11 @@ import pytest
 
 from models.ollama_server import PAUSES, Server
 from plumbing.errors import UserError
-from tests.models.test_ollama_server import CLOSE, RESET, Reply, speaking
+from tests.ollama_stand_in import CLOSE, RESET, Reply, in_turn, speaking
 
 SHA256 = "ab" * 32
 BUSY: Reply = (503, {"error": "server busy, please try again"})
 SHORT = (0.0,) * len(PAUSES)
-
-
-def in_turn(replies: dict[str, list[Reply]], path: str, number: int) -> Reply:
-    """The reply to the call of this number: each path gets its replies in turn, the last for ever."""
-    left = replies[next(key for key in replies if path.startswith(key))]
-    return left[min(number, len(left) - 1)]
 
 
 @pytest.mark.parametrize("failing", [BUSY, CLOSE, RESET], ids=["busy", "closed", "reset"])

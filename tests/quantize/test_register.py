@@ -24,8 +24,8 @@ from quantize.modelfile import fields, render
 from quantize.recipe import RECIPES
 from quantize.register import differences, register, register_all, tags
 from tests.conftest import ROOT, _ollama_binary, make_small_adapter
-from tests.models.test_ollama_server import CLOSE, Reply, speaking
-from tests.models.test_ollama_upload import BUSY, SHORT, in_turn
+from tests.models.test_ollama_upload import BUSY, SHORT
+from tests.ollama_stand_in import CLOSE, Reply, in_turn, speaking
 from tests.quantize.test_modelfile import changed
 
 GGUF = "model.q4_k_m.gguf"
