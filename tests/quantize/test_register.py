@@ -14,13 +14,11 @@ from typing import Any
 import httpx
 import pytest
 
-from contract.base import load_base
-from contract.contract import load_contract
 from models.ollama_server import Server
 from plumbing.errors import UserError
 from plumbing.handover import read_manifest, sha256, write_manifest
 from quantize.__main__ import export
-from quantize.modelfile import fields, render
+from quantize.modelfile import render
 from quantize.recipe import RECIPES
 from quantize.register import differences, register, register_all, tags
 from tests.conftest import ROOT, _ollama_binary, make_small_adapter
@@ -266,23 +264,12 @@ def test_a_failing_server_is_one_line(model: Path, path: str, replies: list[Repl
         assert told in str(error.value) and "\n" not in str(error.value) and url in str(error.value)
 
 
-def test_a_model_that_is_not_listed_after_all_is_one_line(model: Path) -> None:
-    shown: dict[str, Any] = {}
-
-    def answer(path: str, number: int) -> Reply:
-        return (200, shown) if path == "/api/show" else in_turn(WELL, path, number)
-
-    values = fields(load_contract(model / "task.toml"), load_base(model / "base.toml"))
-    shown.update({key: values[key] for key in ("template", "system", "license")})  # type: ignore[literal-required]
-    shown["modelfile"] = f"FROM /blobs/sha256-{sha256(model / GGUF)}"
-    rows = [
-        (name, json.dumps(one))
-        for name, value in values["parameters"].items()
-        for one in (value if isinstance(value, list) else [value])
-    ]
-    shown["parameters"] = "\n".join(" ".join(row) for row in rows)
-    with speaking(answer) as (url, _), pytest.raises(UserError, match="does not list m after creating it"):
-        register(model, "m", Server(url, pauses=SHORT))
+def test_a_model_that_is_not_listed_after_all_is_one_line(ollama: str, model: Path) -> None:
+    register(model, "listed", Server(ollama))
+    given = WELL | {"/api/show": [(200, show(ollama, "listed"))]}
+    with speaking(lambda called, number: in_turn(given, called, number)) as (url, _):
+        with pytest.raises(UserError, match="does not list m after creating it"):
+            register(model, "m", Server(url, pauses=SHORT))
 
 
 def test_the_hint_of_a_task_without_an_example_is_neutral(ollama: str, model: Path, tmp_path: Path) -> None:
