@@ -29,12 +29,15 @@ START = "start it with `ollama serve`, or set OLLAMA_HOST to its address"
 class NoAnswerError(Exception):
     """No answer came: kind `transport` (no connection, closed, too late) or `server` (an error, or no valid answer).
 
-    `status` is HTTP's, `again` whether another try may succeed, `late` whether the time limit was reached.
+    `status` is HTTP's, `again` whether another try may succeed, `late` whether the time limit was reached, `gone`
+    whether there is no server at the address.
     """
 
-    def __init__(self, kind: str, message: str, status: int = 0, again: bool = False, late: bool = False) -> None:
+    def __init__(
+        self, kind: str, message: str, status: int = 0, again: bool = False, late: bool = False, gone: bool = False
+    ) -> None:
         super().__init__(message)
-        self.kind, self.status, self.again, self.late = kind, status, again, late
+        self.kind, self.status, self.again, self.late, self.gone = kind, status, again, late, gone
 
 
 class Server:
@@ -170,14 +173,15 @@ class Server:
             self._answered = True
             raise
         except httpx.ConnectTimeout:
-            raise NoAnswerError("transport", f"no connection within {CONNECT:g} s") from None
+            raise NoAnswerError("transport", f"no connection within {CONNECT:g} s", gone=True) from None
         except httpx.TimeoutException as error:
             seconds = error.request.extensions["timeout"]["read"]
-            raise NoAnswerError("transport", f"no answer within {seconds:g} s", late=True) from None
+            message = f"no answer within {seconds:g} s"
+            raise NoAnswerError("transport", message, late=True, gone=not self._answered) from None
         except (httpx.TransportError, ConnectionError) as error:  # the package raises ConnectionError
-            broken = isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError | ConnectionError)
-            reason = str(error) or type(error).__name__
-            raise NoAnswerError("transport", reason, again=broken and self._answered) from None
+            again = self._answered and not isinstance(error, httpx.LocalProtocolError | httpx.UnsupportedProtocol)
+            gone = not self._answered or isinstance(error, httpx.ConnectError | ConnectionError)
+            raise NoAnswerError("transport", str(error) or type(error).__name__, again=again, gone=gone) from None
         except (ValueError, TypeError) as error:  # not JSON, or not the fields that the package expects
             reason = " ".join(str(error).split())[:120]
             raise NoAnswerError("server", f"this is not an answer of Ollama's: {reason}", 200) from None
@@ -190,7 +194,7 @@ class Server:
         try:
             yield
         except NoAnswerError as error:
-            if error.kind == "transport" and not self._answered:
+            if error.gone:
                 raise UserError(f"no Ollama answers at {self.url} ({error}); {START}{instead}") from None
             cure = "wait until it is idle" if error.status == 503 else "look into its log"
             text = (known or {}).get(error.status, f"{what}: {error}; {cure} and run again")

@@ -267,9 +267,11 @@ def test_a_failing_server_is_one_line(model: Path, path: str, replies: list[Repl
 def test_a_model_that_is_not_listed_after_all_is_one_line(ollama: str, model: Path) -> None:
     register(model, "listed", Server(ollama))
     given = WELL | {"/api/show": [(200, show(ollama, "listed"))]}
-    with speaking(lambda called, number: in_turn(given, called, number)) as (url, _):
-        with pytest.raises(UserError, match="does not list m after creating it"):
-            register(model, "m", Server(url, pauses=SHORT))
+    with (
+        speaking(lambda called, number: in_turn(given, called, number)) as (url, _),
+        pytest.raises(UserError, match="does not list m after creating it"),
+    ):
+        register(model, "m", Server(url, pauses=SHORT))
 
 
 def test_the_hint_of_a_task_without_an_example_is_neutral(ollama: str, model: Path, tmp_path: Path) -> None:
