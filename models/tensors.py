@@ -50,6 +50,20 @@ class Tensor:
         return wide.view(np.float32)
 
 
+def round_to(values: np.ndarray, dtype: str) -> np.ndarray:
+    """float32 -> the nearest value of `dtype` (ties to even), still held in float32."""
+    if dtype == "F32":
+        return values
+    if dtype == "F16":
+        with np.errstate(over="ignore"):  # infinity is refused by the quantiser, with the tensor's name
+            return values.astype(np.float16).astype(np.float32)
+    values[np.isnan(values)] = np.nan  # of all its patterns one that rounding does not carry over into a zero
+    bits = values.view(np.uint32)
+    bits += 0x7FFF + ((bits >> 16) & 1)
+    bits &= 0xFFFF0000
+    return values
+
+
 def open_base(folder: Path) -> dict[str, Tensor]:
     """Every tensor of a base, from one file or the shards that its index names.  Raises UserError with all faults."""
     index = folder / "model.safetensors.index.json"

@@ -1,8 +1,8 @@
-"""Each step's judged answers -> Attribution: what each step changed, paired with the one before it; and its table.
+"""Each step's judged answers -> Attribution: what changed since the step before it, and the table of all steps.
 
 A step is compared with the last one before it that was not left out.
 adherence changed   the 95 % interval of the paired difference, whole concepts drawn (eval/stats/paired.py), excludes 0
-answers changed     one answer or more is another text; only requests that both steps answered are compared
+answers changed     at least one text differs; only requests that both steps answered are compared
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from math import inf
 from typing import Any
 
-from eval.attribute.logits import Agreement
+from eval.attribute.agreement import Agreement
 from eval.judge.answer_row import Judged, headline
 from eval.stats.intervals import Rate
 from eval.stats.paired import Paired, pair
@@ -54,13 +54,22 @@ class Attribution:
     requests: int
     options: dict[str, Any]  # the same in every step
     steps: tuple[Measured, ...]
-    left_out: dict[str, str]  # step or pair of steps -> reason
+    left_out: dict[str, str]  # step -> reason
+    unmeasured: dict[str, str]  # comparison of logits -> reason
     agreements: tuple[Agreement, ...]
+    weights: dict[str, str]  # GGUF of model/ -> its sha256
     notes: tuple[str, ...]
+
+    @property
+    def export(self) -> str:
+        """faithful: every comparison of logits keeps its bound.  unfaithful: one misses it.  Else not measured."""
+        if any(agreement.faults for agreement in self.agreements):
+            return "unfaithful"
+        return "not measured" if self.unmeasured else "faithful"
 
     def to_dict(self) -> dict[str, Any]:
         steps = [asdict(step) | {"adherence_changed": step.adherence_changed} for step in self.steps]
-        return asdict(self) | {"steps": steps, "verdict": verdict(self.steps)}
+        return asdict(self) | {"steps": steps, "verdict": verdict(self.steps), "export": self.export}
 
 
 def measured(answered: Sequence[Answered]) -> tuple[Measured, ...]:
@@ -109,7 +118,8 @@ def to_text(found: Attribution) -> str:
         "",
         *(f"- {line}" for line in verdict(found.steps)),
         *(f"- {agreement}" for agreement in found.agreements),
-        *(f"- left out: {name}: {reason}" for name, reason in found.left_out.items()),
+        f"- export: {found.export}",
+        *(f"- left out: {name}: {reason}" for name, reason in (found.left_out | found.unmeasured).items()),
         *(f"- {note}" for note in found.notes),
         f"- {found.requests} requests, the same in every step, and sent alike: {options}",
     ]

@@ -16,10 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from models.tensors import Tensor
+from models.tensors import Tensor, round_to
 from plumbing.errors import UserError
 from plumbing.handover import read_manifest
-from quantize.weights import round_to
 
 LEVELS = np.array(
     [
