@@ -15,7 +15,8 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     """
     shifted = logits.astype(np.float64)
     shifted -= shifted.max(axis=1, keepdims=True)  # exp() cannot overflow then
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return shifted
 
 
 def kl_divergence(reference: np.ndarray, measured: np.ndarray) -> np.ndarray:
@@ -25,7 +26,8 @@ def kl_divergence(reference: np.ndarray, measured: np.ndarray) -> np.ndarray:
     [0.5493]
     """
     p, q = log_softmax(reference), log_softmax(measured)
-    return np.maximum(0.0, (np.exp(p) * (p - q)).sum(axis=1))  # only rounding makes it less than 0
+    divergence: np.ndarray = (np.exp(p) * (p - q)).sum(axis=1)
+    return divergence.clip(min=0.0)  # only rounding makes it less than 0
 
 
 def same_top1(reference: np.ndarray, measured: np.ndarray) -> np.ndarray:

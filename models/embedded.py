@@ -66,7 +66,7 @@ def read_served(folder: Path) -> Served:
     base = load_base(folder / "base.toml")
     parameters = load_modelfile(folder / "Modelfile").parameters
     system = load_contract(folder / "task.toml").system_prompt()
-    return Served(base, system, own_options({"stop": (base.stop,)} | parameters, base.context_length))
+    return Served(base, system, own_options({"stop": (base.stop,), **parameters}, base.context_length))
 
 
 def _identity(weights: str, served: Served) -> str:
@@ -134,16 +134,19 @@ def until_stop(tokens: Iterable[int], piece: Piece, end: int, stops: Sequence[st
     >>> until_stop([0, 1], [b"fe", b"\xc3"].__getitem__, 9, [], 2)
     ('fe', 'length', 2)
     """
-    spoken, text, made = b"", "", 0
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    text = whole = ""
+    made = 0
     for token in tokens:
         made += 1
         if token == end:
-            return text, "stop", made
-        spoken += piece(token)
-        text = codecs.getincrementaldecoder("utf-8")(errors="replace").decode(spoken)
+            return whole, "stop", made
+        text += decoder.decode(piece(token))
         found = [text.index(stop) for stop in stops if stop in text]
         if found:
             return text[: min(found)], "stop", made
+        if not decoder.getstate()[0]:  # the last character is complete
+            whole = text
         if made == limit:
             break
-    return text, "length", made
+    return whole, "length", made

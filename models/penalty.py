@@ -13,7 +13,7 @@ def penalises(options: Mapping[str, Any]) -> bool:
     return bool(options["repeat_last_n"]) and (options["repeat_penalty"] != 1.0 or options["frequency_penalty"] != 0.0)
 
 
-def penalise(scores: np.ndarray, tokens: Sequence[int], options: Mapping[str, Any]) -> np.ndarray:
+def penalise(scores: np.ndarray, tokens: Sequence[int] | np.ndarray, options: Mapping[str, Any]) -> np.ndarray:
     """The next token's scores, float32 (vocabulary,), lowered for each of the last `repeat_last_n` tokens (-1: all).
 
     repeat_penalty divides a score (multiplies one below 0) once; frequency_penalty is taken off for every occurrence.

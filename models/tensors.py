@@ -9,7 +9,7 @@ import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -30,7 +30,7 @@ class Tensor:
     path: Path
     offset: int  # bytes from the file's start
 
-    def rows(self, start: int, stop: int) -> Tensor:
+    def rows(self, start: int, stop: int) -> Self:
         """Some of its rows, themselves a tensor on disk."""
         shape = (min(stop, self.shape[0]) - start, *self.shape[1:])
         skipped = start * math.prod(self.shape[1:]) * BYTES[self.dtype]

@@ -55,22 +55,23 @@ def load_model(base_folder: Path, adapter: Path | None, onto: str = "16bit", len
     matrix and of what passes between the layers, not 28 GB; every pass reads the whole base.
     """
     import torch
-    from accelerate import init_empty_weights
+    from accelerate import init_empty_weights  # type: ignore[import-untyped]
     from transformers import AutoConfig, AutoModelForCausalLM
 
     tensors = open_base(base_folder)
     if adapter and onto == "nf4":
         tensors, _ = four_bit_base(tensors, adapter)
     with init_empty_weights(include_buffers=False):
-        model: Any = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base_folder), dtype=torch.float32)
+        config = AutoConfig.from_pretrained(base_folder)
+        model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
     _give_weights(model, tensors, lend)
     if adapter:
         from peft import PeftConfig, get_peft_model, load_peft_weights, set_peft_model_state_dict
 
-        config = PeftConfig.from_pretrained(adapter)
-        config.base_model_name_or_path = model.name_or_path  # its digest was compared; PEFT would warn of another path
+        lora = PeftConfig.from_pretrained(str(adapter))
+        lora.base_model_name_or_path = model.name_or_path  # its digest was compared; PEFT would warn of another path
         trained = {key: value for key, value in load_peft_weights(str(adapter), "cpu").items() if _OWN not in key}
-        set_peft_model_state_dict(get_peft_model(model, config), trained)  # changes `model` itself
+        set_peft_model_state_dict(get_peft_model(model, lora), trained)  # changes `model` itself
     return model.eval()
 
 
@@ -111,7 +112,8 @@ def _read(tensor: Tensor) -> torch.Tensor:
     if isinstance(tensor, Nf4):
         return torch.from_numpy(tensor.read())
     with safe_open(tensor.path, "pt") as file:
-        return file.get_tensor(tensor.name).float()
+        values: torch.Tensor = file.get_tensor(tensor.name)
+    return values.float()
 
 
 def torch_logits(base_folder: Path, adapter: Path | None, onto: str, rows: Sequence[Row]) -> list[np.ndarray]:
@@ -157,7 +159,7 @@ def answers_memory(folder: Path) -> int:
 
 def available_memory() -> int:
     """Bytes that the system can give without swapping."""
-    import psutil  # comes with accelerate
+    import psutil  # type: ignore[import-untyped]  # comes with accelerate
 
     return int(psutil.virtual_memory().available)
 

@@ -45,7 +45,7 @@ def agreements(deployment: Deployment, examples: Sequence[Example]) -> tuple[lis
             left_out.update(dict.fromkeys(comparisons, str(error)))
 
     with noted(exported, *others.values()):
-        pairs = _pairs(deployment, sample(examples, ROWS))
+        pairs = answer_pairs(deployment, sample(examples, ROWS))
         texts = [*TEXTS, *(prompt + answer for prompt, answer in pairs)]
         rows, long = forced_rows(deployment, pairs)
         f16 = _see_gguf(deployment, deployment.f16, texts, rows)
@@ -58,7 +58,7 @@ def agreements(deployment: Deployment, examples: Sequence[Example]) -> tuple[lis
     return found, left_out
 
 
-def _pairs(deployment: Deployment, examples: Sequence[Example]) -> list[tuple[str, str]]:
+def answer_pairs(deployment: Deployment, examples: Sequence[Example]) -> list[tuple[str, str]]:
     """Each example's served prompt and expected answer as text."""
     served = deployment.served()
     turns = [({"role": "user", "content": example.request},) for example in examples]
