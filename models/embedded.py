@@ -1,4 +1,4 @@
-"""A model folder's GGUF -> answers by llama.cpp inside this process: the backend that needs no server."""
+"""A model folder's GGUF -> answers by llama.cpp in this process: the backend without a server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Base folder + adapter -> the model in torch as it was trained: its answers, and the logits of given tokens.
+"""Base folder + adapter -> the model in torch as it was trained: its answers and its logits.
 
 float32 on the CPU; the LoRA is added beside the base's weights, not merged into them.
 """

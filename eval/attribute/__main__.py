@@ -49,10 +49,10 @@ def main() -> int:
             answered = _answered(complete, steps, examples)
         agreed, unmeasured = agreements(complete, examples)
         notes = tuple(notes_of(complete, answered))
-    left_out = {step.name: step.missing for step in steps if not step.open}
+    left_out = {step.name: step.missing for step in steps if not step.open} | unmeasured
     found = Attribution(
-        len(examples), deployment.options, measured(answered), left_out, unmeasured, tuple(agreed), deployment.weights,
-        notes,
+        len(examples), deployment.options, measured(answered), left_out, tuple(agreed), not unmeasured,
+        deployment.weights, notes,
     )  # fmt: skip
     _write(out, found, answered, args, deployment, started)
     print((out / "attribute.json").read_text("utf-8") if args.json else f"{to_text(found)}{out / 'attribute.md'}")
@@ -93,8 +93,7 @@ def _write(
             name: sha256(place / MANIFEST) for name, place in deployment.folders.items()
         }
         settings = {"limit": args.limit, "model": args.model, "options": deployment.options}
-        left_out = len(found.left_out) + len(found.unmeasured)
-        counts = {"requests": found.requests, "steps": len(found.steps), "left_out": left_out}
+        counts = {"requests": found.requests, "steps": len(found.steps), "left_out": len(found.left_out)}
         write_manifest(folder, STAGE, inputs, settings, counts, started=started)
 
 

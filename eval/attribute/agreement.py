@@ -1,4 +1,4 @@
-"""Two models' token ids and logits for the same expected answers -> Agreement: how far apart, and is that too far.
+"""Two models' token ids and logits for the same answers -> Agreement: how far apart, and is it too far?
 
 The rows are teacher-forced: prompt and expected response are given, and each token of the response (the stop token
 included) is predicted from the tokens before it.  Only these predictions count, none of the prompt's.
@@ -13,6 +13,10 @@ import numpy as np
 
 from models.divergence import kl_divergence, same_top1
 from plumbing.errors import UserError
+
+
+class OtherVocabularyError(UserError):
+    """The two models have different vocabularies: one of them was exported wrongly."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +84,11 @@ class Agreement:
 
 
 def compare(measured: Seen, reference: Seen, bound: Bound, left_out: int = 0) -> Agreement:
-    """Raises UserError when the vocabularies differ in size."""
+    """Raises OtherVocabularyError when the vocabularies differ in size."""
     pairs = list(zip(reference.logits, measured.logits, strict=True))
     sizes = pairs[0][0].shape[1], pairs[0][1].shape[1]
     if sizes[0] != sizes[1]:
-        raise UserError(
+        raise OtherVocabularyError(
             f"{measured.name}: {sizes[1]} tokens in its vocabulary, {sizes[0]} in that of {reference.name}; export it again"
         )
     kl = np.concatenate([kl_divergence(*pair) for pair in pairs])

@@ -1,4 +1,4 @@
-"""A run's folder or a model folder -> Deployment: what one adapter became, and what cannot be measured and why."""
+"""A run's folder or a model folder -> Deployment: the models in it, and what cannot be measured."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from plumbing.errors import UserError
 from plumbing.handover import MANIFEST, Manifest, check_outputs, read_manifest
 
 STAGES = {"adapter": "adapter", "model-f16": "model", "model": "model"}  # folder of a run -> the stage that makes it
+ABSENT: Any = {"settings": {}, "outputs": {}}
 ADAPTER, F16, TORCH = "adapter_model.safetensors", "model.f16.gguf", "torch"
 
 
@@ -39,7 +40,7 @@ class Deployment:
     @property
     def weights(self) -> dict[str, str]:
         """The GGUFs of model/ with their sha256."""
-        outputs = self.manifests["model"]["outputs"] if "model" in self.manifests else {}
+        outputs = self.manifests.get("model", ABSENT)["outputs"]
         return {name: digest for name, digest in outputs.items() if re.fullmatch(r"model\.\w+\.gguf", name)}
 
     @property
@@ -56,12 +57,11 @@ class Deployment:
     @property
     def onto(self) -> str:
         """The base that the f16 GGUF was merged onto: 16bit or nf4."""
-        settings = self.manifests[self.f16_name]["settings"] if self.f16_name in self.manifests else {}
-        return str(settings.get("onto", "16bit"))
+        return str(self.manifests.get(self.f16_name, ABSENT)["settings"].get("onto", "16bit"))
 
     @property
     def trained_in_4_bits(self) -> bool:
-        return "adapter" in self.manifests and bool(self.manifests["adapter"]["settings"].get("load_in_4bit"))
+        return bool(self.manifests.get("adapter", ABSENT)["settings"].get("load_in_4bit"))
 
     def need(self, what: str) -> None:
         if what in self.missing:
@@ -84,35 +84,22 @@ def read_deployment(
         raise UserError(f"{folder}: no such run; `make demo` makes one, such as artifacts/terminology/tiny")
     alone = (folder / MANIFEST).is_file()
     run = folder.parent if alone else folder
-    paths = {"model": folder} if alone else {name: run / name for name in STAGES}
-    paths = {"adapter": Path(adapter) if adapter else run / "adapter"} | {
-        n: p for n, p in paths.items() if n != "adapter"
-    }
+    paths = {"adapter": Path(adapter) if adapter else run / "adapter"}
+    paths |= {"model": folder} if alone else {name: run / name for name in ("model-f16", "model")}
     if adapter and not paths["adapter"].is_dir():
         raise UserError(f"{adapter}: no such adapter folder")
     manifests = {name: read_manifest(path, STAGES[name]) for name, path in paths.items() if path.is_dir()}
-    untuned = "model" in manifests and bool(manifests["model"]["settings"].get("base_only"))
-    if untuned:
-        manifests.pop("adapter", None)
     if not manifests:
         raise UserError(f"{folder}: none of {', '.join(STAGES)} in it; name the folder that holds them")
+    if manifests.get("model", ABSENT)["settings"].get("base_only"):  # made without the adapter
+        manifests.pop("adapter", None)
     _check(paths, manifests, contract, adapter)
     base = load_base(paths[next(iter(manifests))] / "base.toml")
-    place, missing = Path(), missing_packages()
-    if "adapter" not in manifests and not untuned:
-        missing = f"{paths['adapter']}: no such folder"
-    else:
-        source = "model" if untuned else "adapter"
-        try:
-            place = _find_base(base, manifests[source], paths[source], base_folder)
-        except UserError as error:
-            if base_folder:
-                raise
-            missing = missing or str(error)
-    return Deployment(
-        run, contract, base, {name: paths[name] for name in manifests}, manifests, _options(paths, base, manifests),
-        place, {TORCH: missing} if missing else {},
-    )  # fmt: skip
+    own = [read_served(paths[name]).options for name in ("model", "model-f16") if name in manifests]
+    options = [*own, own_options({"stop": (base.stop,)}, base.context_length)][0]
+    place, missing = _find_base(base, paths, manifests, base_folder)
+    folders = {name: paths[name] for name in manifests}
+    return Deployment(run, contract, base, folders, manifests, options, place, {TORCH: missing} if missing else {})
 
 
 def _check(paths: dict[str, Path], manifests: dict[str, Manifest], contract: Contract, adapter: str | None) -> None:
@@ -142,20 +129,27 @@ def other_adapter(manifests: dict[str, Manifest], name: str) -> bool:
     return manifests[name]["inputs"].get("adapter") not in (None, manifests["adapter"]["outputs"].get(ADAPTER))
 
 
-def _find_base(base: Base, manifest: Manifest, made: Path, named: str | None) -> Path:
-    """The base's folder as named, else where it was in training.  Raises UserError when it is not that base."""
-    trained = manifest["settings"].get("base_folder")
-    folder = find_base_folder(base, named or (trained if trained and Path(trained).is_dir() else None))
-    if base_digest(folder) != manifest["inputs"].get("base"):
-        raise UserError(f"{folder}: not the base that {made} was made from; name that with --base DIR")
-    return folder
+def _find_base(
+    base: Base, paths: dict[str, Path], manifests: dict[str, Manifest], named: str | None
+) -> tuple[Path, str]:
+    """The base's folder, and why torch cannot run on it; "" when it can.
 
-
-def _options(paths: dict[str, Path], base: Base, manifests: dict[str, Manifest]) -> dict[str, Any]:
-    for name in ("model", "model-f16"):
-        if name in manifests:
-            return read_served(paths[name]).options
-    return own_options({"stop": (base.stop,)}, base.context_length)
+    Raises UserError when the base that was `named` is not the one that the adapter was trained on.
+    """
+    untuned = manifests.get("model", ABSENT)["settings"].get("base_only")
+    source = "model" if untuned else "adapter"
+    if source not in manifests:
+        return Path(), f"{paths[source]}: no such folder"
+    trained = manifests[source]["settings"].get("base_folder")
+    try:
+        folder = find_base_folder(base, named or (trained if trained and Path(trained).is_dir() else None))
+        if base_digest(folder) != manifests[source]["inputs"].get("base"):
+            raise UserError(f"{folder}: not the base that {paths[source]} was made from; name that with --base DIR")
+    except UserError as error:
+        if named:
+            raise
+        return Path(), str(error)
+    return folder, missing_packages()
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""Deployment + examples -> Agreements: the f16 GGUF against the adapter in torch, other GGUFs against the f16 GGUF.
+"""Deployment + expected answers -> Agreements of its models, by their token ids and logits.
 
-So a fault of the export and the loss of the quantisation are seen separately.  For an adapter that was trained on a
+The f16 GGUF is compared with the adapter in torch, every other GGUF with the f16 GGUF.  So a fault of the export and the loss of the quantisation are seen separately.  For an adapter that was trained on a
 4-bit base, torch on the 16-bit base is compared with torch on the 4-bit one too.
 """
 
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from contract.example import Example
-from eval.attribute.agreement import EXPORTED, ONTO, QUANTISED, UNKNOWN, Agreement, Seen, compare
+from eval.attribute.agreement import EXPORTED, ONTO, QUANTISED, UNKNOWN, Agreement, OtherVocabularyError, Seen, compare
 from eval.attribute.deployment import F16, TORCH, Deployment
 from eval.exam.conditions import sample
 from models.gguf_model import checked_digest, open_llama
@@ -30,8 +30,11 @@ Encode = Callable[[str], list[int]]
 def agreements(deployment: Deployment, examples: Sequence[Example]) -> tuple[list[Agreement], dict[str, str]]:
     """What could be measured; and each comparison that could not, with the reason.
 
-    One model is in memory at a time; of each, only the logits of the expected answers are kept.
+    One model is in memory at a time; of each, only the logits of the expected answers are kept.  Raises UserError when
+    a GGUF is damaged, or has another vocabulary than its reference.
     """
+    for name in deployment.weights:
+        checked_digest(deployment.folders["model"] / name)
     exported = f"logits of {F16} against torch"
     others = {name: f"logits of {name} against {F16}" for name in deployment.weights if name != F16}
     found: list[Agreement] = []
@@ -41,6 +44,8 @@ def agreements(deployment: Deployment, examples: Sequence[Example]) -> tuple[lis
     def noted(*comparisons: str) -> Iterator[None]:
         try:
             yield
+        except OtherVocabularyError:
+            raise
         except UserError as error:
             left_out.update(dict.fromkeys(comparisons, str(error)))
 
@@ -97,7 +102,6 @@ def _row(encode: Encode, prompt: str, answer: str) -> Row:
 
 def _see_gguf(deployment: Deployment, path: Path, texts: Sequence[str], rows: Sequence[Row]) -> Seen:
     print(path.name, file=sys.stderr, flush=True)
-    checked_digest(path)
     longest = max(len(ids) for ids, _ in rows)
     with open_llama(path, deployment.base, longest, all_logits=True) as model:
         logits = [model.logits(ids)[start - 1 : -1] for ids, start in rows]

@@ -1,4 +1,4 @@
-"""A deployment and its steps' answers -> notes: what a reader of the table must know besides the changes."""
+"""A deployment and its answers -> notes: what else a reader of the table must know."""
 
 from __future__ import annotations
 

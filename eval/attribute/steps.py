@@ -1,4 +1,4 @@
-"""Deployment -> its steps in order: each a backend that is asked the same, or left out with the reason.
+"""Deployment -> its steps in order: each a backend that is asked, or left out with the reason.
 
 Every step is sent the same options: the parameters of model/ (else of model-f16/), temperature 0.
 """

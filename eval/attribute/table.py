@@ -1,4 +1,4 @@
-"""Each step's judged answers -> Attribution: what changed since the step before it, and the table of all steps.
+"""Each step's judged answers -> Attribution: what changed since the step before it, and the table.
 
 A step is compared with the last one before it that was not left out.
 adherence changed   the 95 % interval of the paired difference, whole concepts drawn (eval/stats/paired.py), excludes 0
@@ -54,9 +54,9 @@ class Attribution:
     requests: int
     options: dict[str, Any]  # the same in every step
     steps: tuple[Measured, ...]
-    left_out: dict[str, str]  # step -> reason
-    unmeasured: dict[str, str]  # comparison of logits -> reason
+    left_out: dict[str, str]  # step or comparison of logits -> reason
     agreements: tuple[Agreement, ...]
+    complete: bool  # no comparison of logits was left out
     weights: dict[str, str]  # GGUF of model/ -> its sha256
     notes: tuple[str, ...]
 
@@ -65,7 +65,7 @@ class Attribution:
         """faithful: every comparison of logits keeps its bound.  unfaithful: one misses it.  Else not measured."""
         if any(agreement.faults for agreement in self.agreements):
             return "unfaithful"
-        return "not measured" if self.unmeasured else "faithful"
+        return "faithful" if self.complete else "not measured"
 
     def to_dict(self) -> dict[str, Any]:
         steps = [asdict(step) | {"adherence_changed": step.adherence_changed} for step in self.steps]
@@ -119,7 +119,7 @@ def to_text(found: Attribution) -> str:
         *(f"- {line}" for line in verdict(found.steps)),
         *(f"- {agreement}" for agreement in found.agreements),
         f"- export: {found.export}",
-        *(f"- left out: {name}: {reason}" for name, reason in (found.left_out | found.unmeasured).items()),
+        *(f"- left out: {name}: {reason}" for name, reason in found.left_out.items()),
         *(f"- {note}" for note in found.notes),
         f"- {found.requests} requests, the same in every step, and sent alike: {options}",
     ]

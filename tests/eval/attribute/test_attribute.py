@@ -91,9 +91,7 @@ def attributed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
         )
         assert done.code in (0, 2), done.err
         found: dict[str, Any] = json.loads((out / "attribute.json").read_text())
-        assert (
-            (done.code == 2) == (found["export"] == "unfaithful") == any(one["faults"] for one in found["agreements"])
-        )
+        assert (done.code == 2) == (found["export"] == "unfaithful") == any(a["faults"] for a in found["agreements"])
         if "--json" in args:
             assert json.loads(done.out) == found
         else:
@@ -109,13 +107,9 @@ def rows(folder: Path, number: int) -> list[dict[str, Any]]:
 
 def test_every_step_is_asked_the_same(ollama: str, made: Path, attributed: Any, tmp_path: Path) -> None:
     found = attributed(made, host=ollama)
-    assert [step["step"] for step in found["steps"]] == STEPS and found["left_out"] == found["unmeasured"] == {}
+    assert [step["step"] for step in found["steps"]] == STEPS and found["left_out"] == {}
     assert [step["before"] for step in found["steps"]] == ["", *STEPS[:-1]]
-    assert (found["options"]["num_predict"], found["options"]["num_ctx"], found["options"]["temperature"]) == (
-        512,
-        1024,
-        0,
-    )
+    assert [found["options"][name] for name in ("num_predict", "num_ctx", "temperature")] == [512, 1024, 0]
     answers = [rows(tmp_path / "out", number) for number in range(1, 7)]
     assert all([row["id"] for row in step] == [row["id"] for row in answers[0]] for step in answers)
     assert all(row["error_kind"] == "" and row["answer_tokens"] > 0 for step in answers for row in step)
@@ -205,8 +199,7 @@ def test_a_missing_folder_is_named(
 ) -> None:
     shutil.rmtree(brief / gone)
     found = attributed(brief, limit=1)
-    reasons = found["left_out"] | found["unmeasured"]
-    assert list(reasons) == left_out and all(reasons.values())
+    assert list(found["left_out"]) == left_out and all(found["left_out"].values())
     assert ("exporting model.f16.gguf" in found["stderr"]) == (gone == "model-f16")
     assert [step["step"] for step in found["steps"]] == steps
     assert [step["before"] for step in found["steps"]] == ["", *steps[:-1]]
@@ -220,7 +213,7 @@ def test_a_missing_package_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)  # as Python knows what cannot be imported
     found = attributed(brief, limit=1)
-    assert {*found["left_out"], *found["unmeasured"]} == {*left_out, *STEPS[4:]}
+    assert set(found["left_out"]) == {*left_out, *STEPS[4:]}
     assert f"needs {package.replace('_', '-')}".removesuffix("-cpp") in found["left_out"][left_out[0]]
 
 

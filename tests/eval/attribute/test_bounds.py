@@ -192,12 +192,22 @@ def test_what_cannot_be_compared_is_refused_in_one_line(made: tuple[Path, Path],
             read_deployment(*arguments)
     with (folder / "model.q8_0.gguf").open("ab") as file:
         file.write(b"\0")
-    with with_f16(read_deployment(folder, terms, str(made[0]), str(made[1]))) as complete:
-        found, left_out = agreements(complete, EXAMPLES)
-    assert (
-        len(found) == 1
-        and "not the file that was exported" in left_out["logits of model.q8_0.gguf against model.f16.gguf"]
-    )
+    deployment = read_deployment(folder, terms, str(made[0]), str(made[1]))
+    with pytest.raises(UserError, match="not the file that was exported"), with_f16(deployment) as complete:
+        agreements(complete, EXAMPLES)
+
+
+def test_another_vocabulary_ends_the_comparison(made: tuple[Path, Path], tmp_path: Path) -> None:
+    """It is a wrong export, and must not count as "not measured"."""
+    folder, name = tmp_path / "model", "model.q8_0.gguf"
+    export(made[0], folder, "q8_0")
+    wider = make_small_base(tmp_path / "wider", vocab_size=1280)
+    export(make_small_adapter(wider, tmp_path / "other"), tmp_path / "foreign", "q8_0")
+    shutil.copyfile(tmp_path / "foreign" / name, folder / name)
+    manifest = read_manifest(folder, "model")
+    write_manifest(folder, "model", manifest["inputs"], manifest["settings"], manifest["counts"])
+    with pytest.raises(UserError, match="1280 tokens in its vocabulary, 1024 in that of"):
+        checked(folder, made)
 
 
 def test_without_its_adapter_no_f16_file_is_exported(made: tuple[Path, Path], tmp_path: Path) -> None:
