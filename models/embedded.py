@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from models.options import own_options
 from models.penalty import penalise, penalises
 from plumbing.handover import read_manifest
 
+Encode = Callable[[str], list[int]]  # text -> token ids
+Generate = Callable[[list[int], Mapping[str, Any]], Iterator[int]]  # prompt's token ids, options -> the next ones
 Piece = Callable[[int], bytes]  # token id -> its text
 
 
@@ -49,11 +52,13 @@ def open_gguf(path: Path, settings: Mapping[str, Any] | None = None) -> Iterator
     served.options.update(settings or {})
     with open_llama(path, served.base, served.options["num_ctx"]) as model:
         pins = {"weights": digest, "file": path.name, "num_ctx": served.options["num_ctx"], "llama_cpp": _version()}
-        name, shared = f"{path.parent.name}/{path.name}", _read_ahead(model, served)
-        yield Backend(
-            "llama_cpp", name, lambda request: _answer(model, served, shared, request), lambda: pins,
-            _identity(digest, served), served.options,
-        )  # fmt: skip
+        generate = partial(_generate, model.llama, _read_ahead(model, served))
+
+        def ask(request: Request) -> Answer:
+            return answer(served, request, model.tokenize, generate, model.piece, model.llama.token_eos())
+
+        name = f"{path.parent.name}/{path.name}"
+        yield Backend("llama_cpp", name, ask, lambda: pins, _identity(digest, served), served.options)
 
 
 def first_gguf(folder: Path) -> Path:
@@ -93,34 +98,16 @@ def _read_ahead(model: GgufModel, served: Served) -> int:
     return shared
 
 
-def _answer(model: GgufModel, served: Served, shared: int, request: Request) -> Answer:
-    started, llama = time.monotonic(), model.llama
-    ids = model.tokenize(served.prompt(request.messages))
+def answer(served: Served, request: Request, encode: Encode, generate: Generate, piece: Piece, end: int) -> Answer:
+    """The answer to one request: by its own options, else by those that are served; `end` is the stop token."""
+    started, ids = time.monotonic(), encode(served.prompt(request.messages))
     options = {**served.options, **request.options}
     room = options["num_ctx"] - len(ids)
     if room < 1:
         return failed("server", f"the prompt has {len(ids)} tokens, the context {options['num_ctx']}")
-    llama.n_tokens = min(llama.n_tokens, shared)  # keep only the shared beginning
-    llama.set_seed(options["seed"])
-    tokens = llama.generate(
-        ids, temp=options["temperature"], repeat_penalty=1.0,
-        logits_processor=_penalty(options),
-        **{name: options[name] for name in ("top_k", "top_p", "min_p")},
-    )  # fmt: skip
     limit = min(options["num_predict"], room)
-    text, reason, made = until_stop(
-        tokens, lambda token: bytes(llama.detokenize([token])), llama.token_eos(), options["stop"], limit
-    )
+    text, reason, made = until_stop(generate(ids, options), piece, end, options["stop"], limit)
     return Answer(text, reason, len(ids), made, seconds=time.monotonic() - started)
-
-
-def _penalty(options: Mapping[str, Any]) -> Any:
-    """The penalties as a logits processor; llama-cpp-python's own ones count only the tokens of the answer."""
-    if not penalises(options):
-        return None
-    from llama_cpp import LogitsProcessorList
-
-    return LogitsProcessorList([lambda tokens, scores: penalise(scores, tokens, options)])
 
 
 def until_stop(tokens: Iterable[int], piece: Piece, end: int, stops: Sequence[str], limit: int) -> tuple[str, str, int]:
@@ -150,3 +137,23 @@ def until_stop(tokens: Iterable[int], piece: Piece, end: int, stops: Sequence[st
         if made == limit:
             break
     return whole, "length", made
+
+
+def _generate(llama: Any, shared: int, ids: list[int], options: Mapping[str, Any]) -> Iterator[int]:
+    llama.n_tokens = min(llama.n_tokens, shared)  # keep only the shared beginning
+    llama.set_seed(options["seed"])
+    tokens: Iterator[int] = llama.generate(
+        ids, temp=options["temperature"], repeat_penalty=1.0,
+        logits_processor=_penalty(options),
+        **{name: options[name] for name in ("top_k", "top_p", "min_p")},
+    )  # fmt: skip
+    return tokens
+
+
+def _penalty(options: Mapping[str, Any]) -> Any:
+    """The penalties as a logits processor; llama-cpp-python's own ones count only the tokens of the answer."""
+    if not penalises(options):
+        return None
+    from llama_cpp import LogitsProcessorList
+
+    return LogitsProcessorList([lambda tokens, scores: penalise(scores, tokens, options)])

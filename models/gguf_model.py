@@ -26,6 +26,10 @@ class GgufModel:
         ids = self.llama.tokenize(text.encode("utf-8"), add_bos=False, special=True)
         return [self.llama.token_bos()] * self.add_bos + list(ids)
 
+    def piece(self, token: int) -> bytes:
+        """The text of a token."""
+        return bytes(self.llama.detokenize([token]))
+
     def logits(self, ids: list[int]) -> np.ndarray:
         """(len(ids), vocabulary) float32: row n predicts the token after ids[n].  Needs `all_logits`."""
         self.llama.reset()

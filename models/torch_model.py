@@ -9,8 +9,7 @@ import functools
 import importlib.metadata
 import importlib.util
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from contract.base import Base
-from models.answers import Answer, Backend, Request, failed
-from models.embedded import Piece, Served, until_stop
+from models.answers import Answer, Backend, Request
+from models.embedded import Encode, Piece, Served, answer
 from models.nf4 import Nf4, four_bit_base
 from models.penalty import penalise, penalises
 from models.tensors import Tensor, open_base
@@ -42,7 +41,7 @@ def missing_packages() -> str:
     return f"needs {', '.join(missing)}; `make setup` installs all of it" if missing else ""
 
 
-def training_tokenizer(folder: Path, base: Base) -> Callable[[str], list[int]]:
+def training_tokenizer(folder: Path, base: Base) -> Encode:
     """Text -> token ids as in training, the begin-of-sequence token included."""
     tokenizer = load_tokenizer(folder, base)
     return lambda text: list(tokenizer(text, add_special_tokens=base.add_bos)["input_ids"])
@@ -169,17 +168,10 @@ def open_torch(base_folder: Path, adapter: Path | None, onto: str, served: Serve
     """Greedy answers under `served`: its prompt by the training tokenizer, its stops, its limits."""
     model = load_model(base_folder, adapter, onto)
     encode, piece = training_tokenizer(base_folder, served.base), pieces(base_folder)
-    end = encode(served.base.stop)[-1]
+    end, generate = encode(served.base.stop)[-1], functools.partial(greedy, model)
 
     def ask(request: Request) -> Answer:
-        started, ids = time.monotonic(), encode(served.prompt(request.messages))
-        options = {**served.options, **request.options}
-        room = options["num_ctx"] - len(ids)
-        if room < 1:
-            return failed("server", f"the prompt has {len(ids)} tokens, the context {options['num_ctx']}")
-        limit = min(options["num_predict"], room)
-        text, reason, made = until_stop(greedy(model, ids, options), piece, end, options["stop"], limit)
-        return Answer(text, reason, len(ids), made, seconds=time.monotonic() - started)
+        return answer(served, request, encode, generate, piece, end)
 
     pins = {"arithmetic": "float32 on the CPU"} | {name: importlib.metadata.version(name) for name in PACKAGES}
     yield Backend("torch", (adapter or base_folder).name, ask, lambda: pins, options=served.options)

@@ -7,7 +7,7 @@ The f16 GGUF is compared with the adapter in torch, every other GGUF with the f1
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from contract.example import Example
 from eval.attribute.agreement import EXPORTED, ONTO, QUANTISED, UNKNOWN, Agreement, OtherVocabularyError, Seen, compare
 from eval.attribute.deployment import F16, TORCH, Deployment
 from eval.exam.conditions import sample
+from models.embedded import Encode
 from models.gguf_model import checked_digest, open_llama
 from models.torch_model import Row, torch_logits, training_tokenizer
 from plumbing.errors import UserError
@@ -24,7 +25,6 @@ TEXTS = (  # texts on which tokenizers differ: spaces, digits, bytes, punctuatio
     "Hello world", "  two blanks", "a\n\nb\tc", "1234567 mg, 0.5 %", "naïve \u03bcg \u2265 \u65e5\u672c \U0001f600",
     "tokenization of uncharacteristically long words", "[INST] x[/INST]", "don't (\"quote\") e.g. A/B-C",
 )  # fmt: skip
-Encode = Callable[[str], list[int]]
 
 
 def agreements(deployment: Deployment, examples: Sequence[Example]) -> tuple[list[Agreement], dict[str, str]]:

@@ -93,7 +93,7 @@ def _no_ollama(deployment: Deployment, server: Server, model: str | None) -> str
 
 @contextmanager
 def _registered(deployment: Deployment, server: Server, model: str | None) -> Iterator[str]:
-    """The registered model's name; one that is registered here is deleted at the end.
+    """The name of the registered model; a model that is registered here is deleted at the end.
 
     Raises UserError with the registration's own line.
     """
@@ -119,9 +119,9 @@ def _forget(server: Server, model: str) -> None:
 
 @contextmanager
 def open_formed(deployment: Deployment, host: str, model: str) -> Iterator[Backend]:
-    """Answers held to the contract's JSON Schema by the server and then written out as the contract's text.
+    """The server holds each answer to the contract's JSON Schema; the record is then written as the contract's text.
 
-    One that is no valid record (broken off, out of a section's bounds) stays the text that came; pins count the others.
+    An answer that is not a valid record (broken off, outside a section's bounds) stays as it came; pins count the others.
     """
     written = 0
     with open_ollama(FormServer(host, deployment.contract.json_schema()), model, deployment.options) as backend:
@@ -148,11 +148,11 @@ class FormServer(Server):
 
 
 def response_of(contract: Contract, base: Base, text: str) -> str | None:
-    """The response of a record that came as JSON, as a model generates it (without the stop); None for no valid record."""
+    """The response of a record in JSON, as a model generates it, without the stop; None if the record is not valid."""
     try:
         record = json.loads(text)
         if not isinstance(record, dict):
             return None
         return base.completion(contract.write(record)).removesuffix(base.stop)
-    except (ValueError, UserError):  # no JSON; no value of its section; holds the stop
+    except (ValueError, UserError):  # not JSON; not a value of its section; contains the stop
         return None

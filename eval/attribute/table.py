@@ -22,7 +22,7 @@ HEAD = ("step", "adherence", "term named", "answers as before", "difference to t
 
 @dataclass(frozen=True)
 class Answered:
-    """One step's answers and what gave them."""
+    """One step's answers and which model gave them."""
 
     step: str
     rows: Sequence[Judged]
@@ -31,7 +31,7 @@ class Answered:
 
 @dataclass(frozen=True)
 class Measured:
-    """One step beside the one before it: `before` is "", and all that follows it empty, for the first."""
+    """One step compared with the one before it.  For the first step `before` and all fields after it are empty."""
 
     step: str
     judged: int
@@ -41,7 +41,7 @@ class Measured:
     pins: dict[str, Any]
     before: str
     compared: int  # requests that both steps answered
-    differing: tuple[str, ...]  # ids of those whose two answers are not the same text
+    differing: tuple[str, ...]  # ids of those whose two answers differ
     paired: Paired | None
 
     @property
@@ -73,7 +73,7 @@ class Attribution:
 
 
 def measured(answered: Sequence[Answered]) -> tuple[Measured, ...]:
-    """Every step, each but the first beside the one before it."""
+    """Every step, compared with the one before it, except the first."""
     return tuple(
         _measured(step, before) for step, before in zip(answered, [None, *answered[:-1]], strict=True)
     )  # fmt: skip
@@ -104,14 +104,14 @@ def verdict(steps: Sequence[Measured]) -> list[str]:
 
 
 def _not_shown(still: Sequence[Paired]) -> str:
-    """What no change that was seen can mean: by the step that could show least."""
+    """The smallest change that could have been found, at the step with the least power."""
     weakest = max(still, key=lambda paired: inf if paired.smallest is None else paired.smallest)
     least = "none" if weakest.smallest is None else f"{100 * weakest.smallest:.1f} points"
     return f"not shown; smallest difference that {weakest.n} requests could show: {least}"
 
 
 def to_text(found: Attribution) -> str:
-    """The table as Markdown whose columns also stand under each other on a terminal, and all that belongs to it."""
+    """A Markdown table whose columns also line up on a terminal, and the lines below it."""
     options = ", ".join(f"{name} {value}" for name, value in found.options.items())
     lines = [
         *_table([HEAD, *(_cells(step) for step in found.steps)]),
