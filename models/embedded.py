@@ -1,30 +1,34 @@
-"""A model folder's GGUF, answered inside this process by llama.cpp: the backend that needs no server."""
+"""A model folder's GGUF -> answers by llama.cpp in this process: the backend without a server."""
 
 from __future__ import annotations
 
 import codecs
 import hashlib
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from contract.base import Base, Message, load_base
 from contract.contract import load_contract
 from models.answers import Answer, Backend, Request, failed
+from models.gguf_model import GgufModel, checked_digest, open_llama
 from models.modelfile import load_modelfile
 from models.options import own_options
 from models.penalty import penalise, penalises
-from plumbing.errors import UserError
-from plumbing.handover import Manifest, read_manifest, sha256
+from plumbing.handover import read_manifest
+
+Encode = Callable[[str], list[int]]  # text -> token ids
+Generate = Callable[[list[int], Mapping[str, Any]], Iterator[int]]  # prompt's token ids, options -> the next ones
+Piece = Callable[[int], bytes]  # token id -> its text
 
 
 @dataclass(frozen=True)
 class Served:
-    """What Ollama would be told of this model: read from the folder beside the GGUF."""
+    """How Ollama would serve this model: read from the folder beside the GGUF."""
 
     base: Base
     system: str
@@ -39,31 +43,26 @@ class Served:
 
 @contextmanager
 def open_gguf(path: Path, settings: Mapping[str, Any] | None = None) -> Iterator[Backend]:
-    """Answers of a model folder's GGUF; `settings` stand before the folder's own parameters.
+    """Answers of a model folder's GGUF; `settings` override the folder's own parameters.
 
-    Raises UserError when it is missing, damaged or refused.
+    Raises UserError when the file is missing, damaged or refused.
     """
-    folder = path.parent
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; `python -m quantize ADAPTER_DIR --out DIR` writes model.<type>.gguf")
-    manifest = read_manifest(folder, "model")
-    digest = _checked(path, manifest)
-    served = read_served(folder)
+    digest = checked_digest(path)
+    served = read_served(path.parent)
     served.options.update(settings or {})
-    llama = _load(path, served)
-    try:
+    with open_llama(path, served.base, served.options["num_ctx"]) as model:
         pins = {"weights": digest, "file": path.name, "num_ctx": served.options["num_ctx"], "llama_cpp": _version()}
-        name, shared = f"{folder.name}/{path.name}", _read_ahead(llama, served)
-        yield Backend(
-            "llama_cpp", name, lambda request: _answer(llama, served, shared, request), lambda: pins,
-            _identity(digest, served), served.options,
-        )  # fmt: skip
-    finally:
-        llama.close()
+        generate = partial(_generate, model.llama, _read_ahead(model, served))
+
+        def ask(request: Request) -> Answer:
+            return answer(served, request, model.tokenize, generate, model.piece, model.llama.token_eos())
+
+        name = f"{path.parent.name}/{path.name}"
+        yield Backend("llama_cpp", name, ask, lambda: pins, _identity(digest, served), served.options)
 
 
 def first_gguf(folder: Path) -> Path:
-    """The GGUF of a model folder's first type: the one that is registered by the name itself, not as its tag."""
+    """The GGUF of a model folder's first type: the one that is registered under the name itself, without a tag."""
     return folder / f"model.{read_manifest(folder, 'model')['settings']['type']}.gguf"
 
 
@@ -72,42 +71,13 @@ def read_served(folder: Path) -> Served:
     base = load_base(folder / "base.toml")
     parameters = load_modelfile(folder / "Modelfile").parameters
     system = load_contract(folder / "task.toml").system_prompt()
-    return Served(base, system, own_options({"stop": (base.stop,)} | parameters, base.context_length))
+    return Served(base, system, own_options({"stop": (base.stop,), **parameters}, base.context_length))
 
 
 def _identity(weights: str, served: Served) -> str:
-    """Of the weights, what turns a conversation into their prompt, and what runs them."""
+    """Names the weights, what turns a conversation into a prompt, and the version that runs them."""
     prompt = hashlib.sha256(f"{served.base!r} {served.system}".encode()).hexdigest()
     return f"llama_cpp {_version()} {weights} {prompt}"
-
-
-def _checked(path: Path, manifest: Manifest) -> str:
-    """The file's sha256, proved to be the manifest's: llama.cpp itself would load damaged weights and answer noise."""
-    digest = sha256(path)
-    if manifest["outputs"].get(path.name) != digest:
-        raise UserError(
-            f"{path}: not the file that was exported (cut short or changed); run `python -m quantize` again"
-        )
-    return digest
-
-
-def _load(path: Path, served: Served) -> Any:
-    try:
-        from llama_cpp import Llama
-    except ImportError:
-        raise UserError("--gguf needs the package llama-cpp-python; `make setup` installs it") from None
-    try:  # flash attention as in Ollama, or the last digits differ and with them some answers
-        return Llama(
-            str(path), n_ctx=served.options["num_ctx"], n_threads=_threads(), seed=0, flash_attn=True, verbose=False
-        )
-    except ValueError as error:
-        raise UserError(f"{path}: llama.cpp cannot load it ({error}); run `python -m quantize` again") from None
-
-
-def _threads() -> int:
-    """OMP_NUM_THREADS where it is set: on shared processors fewer threads are faster."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    return int(given) if given.isdigit() and int(given) else max(1, (os.cpu_count() or 2) // 2)
 
 
 def _version() -> str:
@@ -116,70 +86,74 @@ def _version() -> str:
     return str(llama_cpp.__version__)
 
 
-def _read_ahead(llama: Any, served: Served) -> int:
-    """Evaluate what every prompt begins with (the system text) and return how many tokens that is.
+def _read_ahead(model: GgufModel, served: Served) -> int:
+    """Evaluate the beginning that all prompts share (the system text) and return its number of tokens.
 
-    llama.cpp would keep whatever two requests in a row share.  A prefix of another length changes the last digits, and
-    with them some answers: then an answer would hang on the request before it.
+    llama.cpp would keep all that two successive requests share.  A kept prefix of another length changes the last
+    digits, and with them some answers: an answer would then depend on the request before it.
     """
-    one, two = (_tokens(llama, served, ({"role": "user", "content": text},)) for text in "ab")
+    one, two = (model.tokenize(served.prompt(({"role": "user", "content": text},))) for text in "ab")
     shared = next(i for i, (a, b) in enumerate(zip(one, two, strict=False)) if a != b)
-    llama.eval(one[:shared])
+    model.llama.eval(one[:shared])
     return shared
 
 
-def _tokens(llama: Any, served: Served, messages: tuple[Message, ...]) -> list[int]:
-    """Special tokens are parsed; the begin-of-sequence token is put first once, by us."""
-    ids = llama.tokenize(served.prompt(messages).encode("utf-8"), add_bos=False, special=True)
-    return [llama.token_bos()] * served.base.add_bos + list(ids)
-
-
-def _answer(llama: Any, served: Served, shared: int, request: Request) -> Answer:
-    started = time.monotonic()
-    ids = _tokens(llama, served, request.messages)
+def answer(served: Served, request: Request, encode: Encode, generate: Generate, piece: Piece, end: int) -> Answer:
+    """The answer to one request: by its own options, else by those that are served; `end` is the stop token."""
+    started, ids = time.monotonic(), encode(served.prompt(request.messages))
     options = {**served.options, **request.options}
     room = options["num_ctx"] - len(ids)
     if room < 1:
         return failed("server", f"the prompt has {len(ids)} tokens, the context {options['num_ctx']}")
-    llama.n_tokens = min(llama.n_tokens, shared)  # keep just the shared beginning of the request before
-    llama.set_seed(options["seed"])
-    tokens = llama.generate(
-        ids, temp=options["temperature"], repeat_penalty=1.0,
-        logits_processor=_penalty(options),
-        **{name: options[name] for name in ("top_k", "top_p", "min_p")},
-    )  # fmt: skip
-    text, reason, made = _until_stop(llama, tokens, options["stop"], min(options["num_predict"], room))
+    limit = min(options["num_predict"], room)
+    text, reason, made = until_stop(generate(ids, options), piece, end, options["stop"], limit)
     return Answer(text, reason, len(ids), made, seconds=time.monotonic() - started)
 
 
-def _penalty(options: Mapping[str, Any]) -> Any:
-    """The penalties as a logits processor; llama-cpp-python's own count the answer's tokens alone."""
-    if not penalises(options):
-        return None
-    from llama_cpp import LogitsProcessorList
+def until_stop(tokens: Iterable[int], piece: Piece, end: int, stops: Sequence[str], limit: int) -> tuple[str, str, int]:
+    r"""The text before the token `end` or a stop text, why it ended, and how many tokens it took, at most `limit`.
 
-    return LogitsProcessorList([lambda tokens, scores: penalise(scores, tokens, options)])
+    As Ollama does: bytes that are not UTF-8 become U+FFFD, and a character cut off by the limit is left out.
+    Llama.create_completion would exceed the limit and drop such bytes.
 
-
-def _until_stop(llama: Any, tokens: Iterator[int], stops: Sequence[str], limit: int) -> tuple[str, str, int]:
-    """The text up to the stop token or a stop text, why it ended, and how many tokens it took.
-
-    Not Llama.create_completion, which runs over the limit and drops bytes where an answer is no UTF-8; this does as
-    Ollama does: what no character is becomes U+FFFD, and a character cut off by the answer's end is left out.
+    >>> until_stop([0, 1, 2], [b"a b", b"</s>", b"c"].__getitem__, 9, ["</s>"], 3)
+    ('a b', 'stop', 2)
+    >>> until_stop([0, 1], [b"fe", b"\xc3"].__getitem__, 9, [], 2)
+    ('fe', 'length', 2)
     """
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     text = whole = ""
     made = 0
     for token in tokens:
         made += 1
-        if token == llama.token_eos():
+        if token == end:
             return whole, "stop", made
-        text += decoder.decode(llama.detokenize([token]))
+        text += decoder.decode(piece(token))
         found = [text.index(stop) for stop in stops if stop in text]
         if found:
             return text[: min(found)], "stop", made
-        if not decoder.getstate()[0]:  # no character has only begun
+        if not decoder.getstate()[0]:  # the last character is complete
             whole = text
         if made == limit:
             break
     return whole, "length", made
+
+
+def _generate(llama: Any, shared: int, ids: list[int], options: Mapping[str, Any]) -> Iterator[int]:
+    llama.n_tokens = min(llama.n_tokens, shared)  # keep only the shared beginning
+    llama.set_seed(options["seed"])
+    tokens: Iterator[int] = llama.generate(
+        ids, temp=options["temperature"], repeat_penalty=1.0,
+        logits_processor=_penalty(options),
+        **{name: options[name] for name in ("top_k", "top_p", "min_p")},
+    )  # fmt: skip
+    return tokens
+
+
+def _penalty(options: Mapping[str, Any]) -> Any:
+    """The penalties as a logits processor; llama-cpp-python's own ones count only the tokens of the answer."""
+    if not penalises(options):
+        return None
+    from llama_cpp import LogitsProcessorList
+
+    return LogitsProcessorList([lambda tokens, scores: penalise(scores, tokens, options)])

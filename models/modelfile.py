@@ -1,6 +1,6 @@
-"""Modelfile text -> its commands, TEMPLATE, SYSTEM and parameters; the parameters of /api/show in the same form.
+"""Modelfile text, or /api/show's parameters -> commands, TEMPLATE, SYSTEM and parameters.
 
-Read as Ollama 0.34.2 reads it (parser/parser.go), rune by rune where that matters.
+The rules are those of Ollama 0.34.2 (parser/parser.go).
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Command:
     line: int
     name: str  # lower case
     value: str  # unquoted, without the characters that Ollama drops
-    written: str  # as it stands in the file, quotes and all
-    closed: bool = True  # False: a quote was opened and the file ended
+    written: str  # as in the file, with quotes
+    closed: bool = True  # False: the file ended inside a quote
 
     def line_of(self, part: str) -> int:
-        """The line of the file where `part` first stands in the value."""
+        """The line of the file where `part` first appears in the value."""
         return self.line + self.value.partition(part)[0].count("\n")
 
 
@@ -48,7 +48,7 @@ def load_modelfile(path: Path) -> Modelfile:
 
 
 def read_modelfile(text: str) -> Modelfile:
-    r"""The commands that decide what a prompt becomes.
+    r"""The commands that determine the prompt and the parameters.
 
     >>> read_modelfile('FROM m.gguf\nSYSTEM Be brief.\nPARAMETER stop "</s>"\nPARAMETER num_ctx 1024').parameters
     {'stop': ('</s>',), 'num_ctx': (1024.0,)}
@@ -65,9 +65,9 @@ def read_modelfile(text: str) -> Modelfile:
 
 
 def read_commands(text: str) -> Iterator[Command]:
-    """Every command with the line where it begins; what is no command has its first word as name, and is not refused.
+    """Every command with the line where it begins.  A line that is not a command has its first word as name.
 
-    A quoted value ends with the first line that ends with its quote: a quote in mid-line does not end it.
+    A quoted value ends at the first line that ends with its quote; a quote inside a line does not end it.
     """
     lines = re.findall(r"[^\n]*\n|[^\n]+", text)
     number = 0
@@ -89,13 +89,13 @@ def read_commands(text: str) -> Iterator[Command]:
 
 
 def parameter(command: Command) -> tuple[str, str]:
-    """PARAMETER's name and value.  The name is as written: Ollama does not know `Temperature`."""
+    """PARAMETER's name and value.  The name is as written: Ollama does not accept `Temperature`."""
     key, _, value = command.value.partition(" ")
     return key, value
 
 
 def printable(text: str) -> str:
-    """What Ollama keeps of a text: no white space but blanks, tabs and line breaks; no invisible character.
+    """The characters of a text that Ollama keeps: of white space only blanks, tabs and line breaks; no invisible ones.
 
     >>> printable("5\\u00a0mg")
     '5mg'
@@ -104,7 +104,7 @@ def printable(text: str) -> str:
 
 
 def _lead(name: str, written: str) -> tuple[str, str]:
-    """PARAMETER and MESSAGE have a word of their own before the value that may be quoted."""
+    """PARAMETER and MESSAGE have one more word before the value that may be quoted."""
     if name not in ("parameter", "message"):
         return "", written
     match = re.match(r"[ \t]*(\S+)[ \t]?(.*)", written, re.DOTALL)
@@ -112,7 +112,7 @@ def _lead(name: str, written: str) -> tuple[str, str]:
 
 
 def _unquoted(text: str) -> str | None:
-    """The value without its quotes; None where a quote is still open."""
+    """The value without its quotes; None if a quote is still open."""
     for quote in ('"""', '"'):
         if text.startswith(quote):
             ends = len(text) >= 2 * len(quote) and text.endswith(quote)
@@ -121,7 +121,7 @@ def _unquoted(text: str) -> str | None:
 
 
 def shown_parameters(text: str) -> Parameters:
-    r"""/api/show's `parameters`: a line each, name and value in columns.
+    r"""/api/show's `parameters`: one line each, name and value in columns.
 
     >>> shown_parameters('num_ctx                        1024\nstop                           "</s>"')
     {'num_ctx': (1024.0,), 'stop': ('</s>',)}
@@ -131,7 +131,7 @@ def shown_parameters(text: str) -> Parameters:
 
 
 def _plain(value: str) -> str:
-    """A value without its quotes; Go's escapes in it are Python's too."""
+    """A value without its quotes; Go's escapes are also Python's."""
     if not value.startswith('"'):
         return value
     try:

@@ -1,6 +1,6 @@
-"""Safetensors files -> where each tensor lies; one tensor -> a float32 array, read only when it is asked for.
+"""Safetensors files -> the place of each tensor on disk; its values are read later, as float32.
 
-Read by seek and `fromfile`, not by mapping: mapped pages of a 14 GB base would stay in this process' memory.
+They are read by `fromfile`, not by memory mapping: mapped pages of a 14 GB base would stay in this process' memory.
 """
 
 from __future__ import annotations
@@ -9,35 +9,35 @@ import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from models.base_folder import weight_files
 from plumbing.errors import UserError, faults_error
 
-BYTES = {"F32": 4, "F16": 2, "BF16": 2}  # of one element, by safetensors' dtype
-HEADER_LIMIT = 100_000_000  # bytes; safetensors' own bound
+BYTES = {"F32": 4, "F16": 2, "BF16": 2}  # per element, by safetensors' dtype
+HEADER_LIMIT = 100_000_000  # bytes; safetensors' own limit
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor on disk: not its values, only where they are."""
+    """A tensor on disk: only where its values are."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str  # a key of BYTES
     path: Path
-    offset: int  # bytes from the file's start
+    offset: int  # bytes from the start of the file
 
-    def rows(self, start: int, stop: int) -> Tensor:
-        """Some of its rows, themselves a tensor on disk."""
+    def rows(self, start: int, stop: int) -> Self:
+        """Some of its rows, as a tensor on disk."""
         shape = (min(stop, self.shape[0]) - start, *self.shape[1:])
         skipped = start * math.prod(self.shape[1:]) * BYTES[self.dtype]
         return replace(self, shape=shape, offset=self.offset + skipped)
 
     def read(self) -> np.ndarray:
-        """The values in float32, exactly.  Raises UserError when the file has become shorter since it was opened."""
+        """The exact values in float32.  Raises UserError when the file has become shorter since it was opened."""
         kind, size = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}[self.dtype], math.prod(self.shape)
         raw = np.fromfile(self.path, kind, size, offset=self.offset)
         if raw.size != size:
@@ -50,15 +50,29 @@ class Tensor:
         return wide.view(np.float32)
 
 
+def round_to(values: np.ndarray, dtype: str) -> np.ndarray:
+    """float32 -> the nearest value of `dtype` (ties to even), still held in float32."""
+    if dtype == "F32":
+        return values
+    if dtype == "F16":
+        with np.errstate(over="ignore"):  # infinity is refused by the quantiser, with the tensor's name
+            return values.astype(np.float16).astype(np.float32)
+    values[np.isnan(values)] = np.nan  # rounding would carry some bit patterns of NaN over into a zero
+    bits = values.view(np.uint32)
+    bits += 0x7FFF + ((bits >> 16) & 1)
+    bits &= 0xFFFF0000
+    return values
+
+
 def open_base(folder: Path) -> dict[str, Tensor]:
-    """Every tensor of a base, from one file or the shards that its index names.  Raises UserError with all faults."""
+    """All tensors of a base, from one file or from the shards in its index.  Raises UserError with all faults."""
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return _join(folder, {path: open_file(path) for path in weight_files(folder)})
     shards = _read_index(index)
     others = [path.name for path in weight_files(folder) if path.name not in shards.values()]
-    if others:  # transformers would take a model.safetensors before the shards, and train on that
-        raise UserError(f"{folder}: {others[0]} is no shard that {index.name} names; keep one copy of the weights")
+    if others:  # transformers would prefer a model.safetensors to the shards, and train on that
+        raise UserError(f"{folder}: {others[0]} is not a shard that {index.name} names; keep one copy of the weights")
     files = {name: open_file(folder / name) for name in sorted(set(shards.values()))}
     missing = [f"{name} is not in {file}" for name, file in shards.items() if name not in files[file]]
     if missing:
@@ -83,7 +97,7 @@ def open_file(path: Path) -> dict[str, Tensor]:
                 raise ValueError(f"{tensor.name} does not begin where the tensor before it ends")
             end += math.prod(tensor.shape) * BYTES[tensor.dtype]
         if end != size:
-            raise ValueError(f"{size} bytes long, its header speaks of {end}")
+            raise ValueError(f"{size} bytes long, its header describes {end}")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; fetch the folder again") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -95,7 +109,7 @@ def _tensor(path: Path, start: int, name: str, entry: dict[str, Any]) -> Tensor:
     dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     if dtype not in BYTES:
         raise UserError(
-            f"{path}: {name} is {dtype}, a quantised or unknown type; the export reads {', '.join(BYTES)}: "
+            f"{path}: {name} is {dtype}, a quantised or unknown type; expected {', '.join(BYTES)}: "
             "name the 16-bit base with --base DIR"
         )
     if not shape or any(type(number) is not int or number < 0 for number in (*shape, begin, end)) or 0 in shape:
@@ -106,7 +120,7 @@ def _tensor(path: Path, start: int, name: str, entry: dict[str, Any]) -> Tensor:
 
 
 def _read_index(index: Path) -> dict[str, str]:
-    """Tensor name -> shard's file name; a shard is a plain name, so nothing outside the folder is ever read."""
+    """Tensor name -> its shard's file name, always a plain name: nothing outside the folder is read."""
     try:
         shards: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         outside = sorted({str(file) for file in shards.values() if not _is_plain(file)})
@@ -115,7 +129,7 @@ def _read_index(index: Path) -> dict[str, str]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{index}: not an index of safetensors shards; fetch the base again") from None
     if outside:
-        raise faults_error(str(index), [f"names {file!r}, which is no file of this folder" for file in outside[:3]])
+        raise faults_error(str(index), [f"names {file!r}, which is not a file of this folder" for file in outside[:3]])
     return shards
 
 

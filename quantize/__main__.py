@@ -32,9 +32,9 @@ from quantize.preflight import beside, check_base, check_disk, check_memory
 from quantize.recipe import RECIPES
 
 if TYPE_CHECKING:
+    from models.nf4 import Difference
     from models.tensors import Tensor
     from quantize.gguf_file import Plan
-    from quantize.nf4 import Difference
 
 DEFAULT = "q4_k_m"
 PACKAGES = ("numpy", "gguf", "sentencepiece", "llama-cpp-python")
@@ -70,7 +70,7 @@ def _told_of_4_bits(adapter: Path, out: Path) -> list[str]:
     model = read_manifest(out, "model")
     if model["settings"]["base_only"] or not read_manifest(adapter, "adapter")["settings"].get("load_in_4bit"):
         return []
-    cure = f"what that changes in the answers: python -m quantize.check {out} --adapter {adapter}"
+    cure = f"what that changes in the answers: python -m eval.attribute {out} --adapter {adapter}"
     if "onto_difference" not in model["counts"]:
         return [f"trained on the 4-bit base, merged onto the 16-bit one (--onto nf4 takes the other); {cure}"]
     changed = model["counts"]["onto_difference"]
@@ -152,8 +152,8 @@ def _open(adapter: Path, base_folder: str | None) -> Source:
 
 def _base(source: Source, onto: str) -> tuple[dict[str, Tensor], Difference | None]:
     """The base's tensors, and how far they are from the 16-bit ones, where they are not those."""
+    from models.nf4 import four_bit_base
     from models.tensors import open_base
-    from quantize.nf4 import four_bit_base
 
     tensors = open_base(source.folder)
     return four_bit_base(tensors, source.adapter) if onto == "nf4" else (tensors, None)

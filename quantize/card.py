@@ -129,9 +129,13 @@ def parity(folder: Path, manifest: Manifest) -> dict[str, Any] | None:
 
 
 def check(folder: Path, manifest: Manifest) -> dict[str, Any] | None:
-    """What check.json beside the folder says of these weights, all of them; None when it is missing or of others."""
-    told = _beside(folder, "check.json", {"weights": dict, "verdict": str, "compared": list})
-    return told if told.get("weights") == {name: manifest["outputs"][name] for name in ggufs(manifest)} else None
+    """What attribute/attribute.json beside the folder reports; None when it is missing or of other weights."""
+    kinds = {"weights": dict, "export": str, "agreements": list}
+    found = _beside(folder, "attribute/attribute.json", kinds)
+    ours = found.get("weights") == {name: manifest["outputs"][name] for name in ggufs(manifest)}
+    if not ours or found["export"] == "not measured":
+        return None
+    return {"verdict": found["export"], "compared": found["agreements"]}
 
 
 def _beside(folder: Path, name: str, wanted: Mapping[str, type]) -> dict[str, Any]:

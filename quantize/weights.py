@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.tensors import Tensor, open_file
+from models.tensors import Tensor, open_file, round_to
 from plumbing.errors import UserError
 from quantize.adapter_config import ADAPTER_CONFIG, ADAPTER_WEIGHTS, AdapterConfig, read_adapter_config
 
@@ -83,20 +83,6 @@ def merge(tensor: Tensor, lora: Lora | None) -> np.ndarray:
         delta *= np.float32(lora.scale)
         weight += delta
     return round_to(weight, tensor.dtype)
-
-
-def round_to(values: np.ndarray, dtype: str) -> np.ndarray:
-    """float32 -> the nearest value of `dtype` (ties to even), still held in float32."""
-    if dtype == "F32":
-        return values
-    if dtype == "F16":
-        with np.errstate(over="ignore"):  # infinity is refused by the quantiser, with the tensor's name
-            return values.astype(np.float16).astype(np.float32)
-    values[np.isnan(values)] = np.nan  # of all its patterns one that rounding does not carry over into a zero
-    bits = values.view(np.uint32)
-    bits += 0x7FFF + ((bits >> 16) & 1)
-    bits &= 0xFFFF0000
-    return values
 
 
 def _misfits(whole: Mapping[str, Tensor], base: Mapping[str, Tensor], config: AdapterConfig) -> list[str]:

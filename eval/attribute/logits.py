@@ -1,145 +1,125 @@
-"""Expected answers through two models -> Agreement: how far apart the two are before a word is chosen.
+"""Deployment + expected answers -> Agreements of its models, by their token ids and logits.
 
-The rows are teacher-forced: prompt and expected response are given whole, and each token of the response (the stop
-token included) is predicted from what stands before it.  Only these predictions count, none of the prompt's.
-
-KL divergence   sum over the vocabulary of P log(P / Q), in nats, P the reference's distribution and Q the measured
-                one's, both at temperature 1; mean and 99th percentile over the predicted tokens of all rows
-top-1           share of these tokens for which both models hold the same token for the likeliest
+The f16 GGUF is compared with the adapter in torch, every other GGUF with the f16 GGUF.  So a fault of the export and the loss of the quantisation are seen separately.  For an adapter that was trained on a
+4-bit base, torch on the 16-bit base is compared with torch on the 4-bit one too.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from contract.example import Example
-from models.embedded import Served
+from eval.attribute.agreement import EXPORTED, ONTO, QUANTISED, UNKNOWN, Agreement, OtherVocabularyError, Seen, compare
+from eval.attribute.deployment import F16, TORCH, Deployment
+from eval.exam.conditions import sample
+from models.embedded import Encode
+from models.gguf_model import checked_digest, open_llama
+from models.torch_model import Row, torch_logits, training_tokenizer
 from plumbing.errors import UserError
 
-if TYPE_CHECKING:
-    import numpy as np
-
-Logits = Callable[[list[int]], "np.ndarray"]  # token ids -> one row of logits a token, of what comes behind it
-
-
-@dataclass(frozen=True)
-class Forced:
-    """Prompt and expected response as token ids; the response begins at `start`."""
-
-    ids: list[int]
-    start: int
+ROWS = 32  # at most: about 8,000 predicted tokens; all their logits are in memory, 1 GB with a vocabulary of 32,768
+TEXTS = (  # texts on which tokenizers differ: spaces, digits, bytes, punctuation beside words
+    "Hello world", "  two blanks", "a\n\nb\tc", "1234567 mg, 0.5 %", "naïve \u03bcg \u2265 \u65e5\u672c \U0001f600",
+    "tokenization of uncharacteristically long words", "[INST] x[/INST]", "don't (\"quote\") e.g. A/B-C",
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Agreement:
-    measured: str  # the steps' names
-    reference: str
-    rows: int
-    tokens: int  # predicted
-    kl_mean: float  # nats
-    kl_99: float
-    top1: float
-    left_out: int  # rows longer than num_ctx
+def agreements(deployment: Deployment, examples: Sequence[Example]) -> tuple[list[Agreement], dict[str, str]]:
+    """What could be measured; and each comparison that could not, with the reason.
 
-    def __str__(self) -> str:
-        long = f", {self.left_out} longer than num_ctx left out" if self.left_out else ""
-        return (
-            f"{self.measured} against {self.reference}: KL divergence {self.kl_mean:.2g} nats in the mean, "
-            f"{self.kl_99:.2g} at the 99th percentile; top-1 agreement {100 * self.top1:.2f} % "
-            f"({self.tokens} predicted tokens of {self.rows} expected answers{long})"
-        )
-
-
-def agree(
-    measured: str, measure: Logits, reference: str, refer: Logits, rows: Sequence[Forced], num_ctx: int
-) -> Agreement:
-    """The figures of the docstring above, of two named steps.
-
-    Raises UserError when no row fits num_ctx or the vocabularies differ.
+    One model is in memory at a time; of each, only the logits of the expected answers are kept.  Raises UserError when
+    a GGUF is damaged, or has another vocabulary than its reference.
     """
-    import numpy as np
+    for name in deployment.weights:
+        checked_digest(deployment.folders["model"] / name)
+    exported = f"logits of {F16} against torch"
+    others = {name: f"logits of {name} against {F16}" for name in deployment.weights if name != F16}
+    found: list[Agreement] = []
+    left_out: dict[str, str] = {}
 
-    fitting = [row for row in rows if len(row.ids) <= num_ctx]
+    @contextmanager
+    def noted(*comparisons: str) -> Iterator[None]:
+        try:
+            yield
+        except OtherVocabularyError:
+            raise
+        except UserError as error:
+            left_out.update(dict.fromkeys(comparisons, str(error)))
+
+    with noted(exported, *others.values()):
+        pairs = answer_pairs(deployment, sample(examples, ROWS))
+        texts = [*TEXTS, *(prompt + answer for prompt, answer in pairs)]
+        rows, long = forced_rows(deployment, pairs)
+        f16 = _see_gguf(deployment, deployment.f16, texts, rows)
+        with noted(exported):
+            found += _against_torch(deployment, f16, texts, rows, long)
+        for name, comparison in others.items():
+            with noted(comparison):
+                seen = _see_gguf(deployment, deployment.folders["model"] / name, texts, rows)
+                found.append(compare(seen, f16, QUANTISED.get(name.split(".")[1], UNKNOWN), long))
+    return found, left_out
+
+
+def answer_pairs(deployment: Deployment, examples: Sequence[Example]) -> list[tuple[str, str]]:
+    """Each example's served prompt and expected answer as text."""
+    served = deployment.served()
+    turns = [({"role": "user", "content": example.request},) for example in examples]
+    return [(served.prompt(t), served.base.completion(e.response)) for t, e in zip(turns, examples, strict=True)]
+
+
+def forced_rows(deployment: Deployment, pairs: Sequence[tuple[str, str]]) -> tuple[list[Row], int]:
+    """Token ids by the training tokenizer, or the f16 GGUF's own where that is missing; and how many rows are too long.
+
+    Raises UserError when one token spans the end of the prompt and the beginning of the response, or no row fits.
+    """
+    with _tokenizer(deployment) as encode:
+        rows = [_row(encode, *pair) for pair in pairs]
+    num_ctx = deployment.options["num_ctx"]
+    fitting = [row for row in rows if len(row[0]) <= num_ctx]
     if not fitting:
         raise UserError(f"no expected answer fits num_ctx {num_ctx} with its prompt")
-    found: list[Any] = []
-    same: list[Any] = []
-    for row in fitting:
-        p, q = (log_softmax(logits(row.ids)[row.start - 1 : -1]) for logits in (refer, measure))
-        if p.shape != q.shape:
-            raise UserError(f"the vocabularies differ: {q.shape[1]} and {p.shape[1]} tokens")
-        found.append(np.maximum(0.0, (np.exp(p) * (p - q)).sum(axis=1)))  # below 0 by rounding alone
-        same.append(p.argmax(axis=1) == q.argmax(axis=1))
-    kl, top1 = np.concatenate(found), np.concatenate(same)
-    return Agreement(
-        measured, reference, len(fitting), len(kl), float(kl.mean()), float(np.quantile(kl, 0.99)), float(top1.mean()),
-        len(rows) - len(fitting),
-    )  # fmt: skip
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """In float64, or a divergence as small as that of two builds would be rounding alone."""
-    import numpy as np
-
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return fitting, len(rows) - len(fitting)
 
 
 @contextmanager
-def open_llama(path: Path, num_ctx: int) -> Iterator[Any]:
-    """The GGUF in llama.cpp, set as for its answers, but keeping the logits of every token."""
-    from llama_cpp import Llama
-
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    threads = int(given) if given.isdigit() else None  # None: llama.cpp's own choice
-    llama = Llama(
-        str(path), n_ctx=num_ctx, n_threads=threads, n_threads_batch=threads, seed=0, flash_attn=True, logits_all=True,
-        verbose=False,
-    )  # fmt: skip
-    try:
-        yield llama
-    finally:
-        llama.close()
+def _tokenizer(deployment: Deployment) -> Iterator[Encode]:
+    if TORCH not in deployment.missing:
+        yield training_tokenizer(deployment.base_folder, deployment.base)
+        return
+    with open_llama(deployment.f16, deployment.base, 64) as model:
+        yield model.tokenize
 
 
-def llama_logits(llama: Any) -> Logits:
-    def logits(ids: list[int]) -> np.ndarray:
-        llama.reset()
-        llama.eval(ids)
-        return llama.scores[: len(ids)]  # type: ignore[no-any-return]
-
-    return logits
-
-
-def torch_logits(model: Any) -> Logits:
-    def logits(ids: list[int]) -> np.ndarray:
-        import torch
-
-        with torch.inference_mode():
-            return model(input_ids=torch.tensor([ids])).logits[0].float().numpy()  # type: ignore[no-any-return]
-
-    return logits
-
-
-def forced_rows(llama: Any, served: Served, examples: Sequence[Example]) -> list[Forced]:
-    """Each example's served prompt and expected response, cut by the GGUF's own tokenizer.
-
-    Raises UserError when a token stands with one leg in the prompt and the other in the response.
-    """
-    return [_forced(llama, served, example) for example in examples]
-
-
-def _forced(llama: Any, served: Served, example: Example) -> Forced:
-    prompt = served.prompt(({"role": "user", "content": example.request},))
-    whole = prompt + served.base.completion(example.response)
-    bos = [llama.token_bos()] * served.base.add_bos
-    head, ids = (bos + list(llama.tokenize(text.encode(), add_bos=False, special=True)) for text in (prompt, whole))
+def _row(encode: Encode, prompt: str, answer: str) -> Row:
+    head, ids = encode(prompt), encode(prompt + answer)
     if ids[: len(head)] != head:
-        raise UserError(f"row '{example.id}': base '{served.base.name}' parts prompt and answer inside a token")
-    return Forced(ids, len(head))
+        raise UserError(f"a token spans the end of the prompt and the beginning of its answer: {answer[:40]!r}")
+    return ids, len(head)
+
+
+def _see_gguf(deployment: Deployment, path: Path, texts: Sequence[str], rows: Sequence[Row]) -> Seen:
+    print(path.name, file=sys.stderr, flush=True)
+    longest = max(len(ids) for ids, _ in rows)
+    with open_llama(path, deployment.base, longest, all_logits=True) as model:
+        logits = [model.logits(ids)[start - 1 : -1] for ids, start in rows]
+        return Seen(path.name, [model.tokenize(text) for text in texts], logits)
+
+
+def _against_torch(
+    deployment: Deployment, f16: Seen, texts: Sequence[str], rows: Sequence[Row], long: int
+) -> list[Agreement]:
+    deployment.need(TORCH)
+    encode = training_tokenizer(deployment.base_folder, deployment.base)
+    ids = [encode(text) for text in texts]
+    torch = {}
+    for onto in ("16bit", "nf4") if deployment.trained_in_4_bits else (deployment.onto,):
+        name = f"torch on {onto}" if deployment.trained_in_4_bits else "torch"
+        print(name, file=sys.stderr, flush=True)
+        torch[onto] = Seen(
+            name, ids, torch_logits(deployment.base_folder, deployment.folders.get("adapter"), onto, rows)
+        )
+    bases = [compare(torch["16bit"], torch["nf4"], ONTO, long)] if len(torch) > 1 else []
+    return [compare(f16, torch[deployment.onto], EXPORTED, long), *bases]

@@ -1,15 +1,15 @@
-"""A deployment and its steps' answers -> what must be known to read the table, and is no change of a step's own."""
+"""A deployment and its answers -> notes: what else a reader of the table must know."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from eval.attribute.steps import Deployment
+from eval.attribute.deployment import Deployment, other_adapter
 from eval.attribute.table import Answered
 
 
 def notes_of(deployment: Deployment, answered: Sequence[Answered]) -> Iterator[str]:
-    """A line each: folders that do not follow from each other, prompts that differ, what stands for what."""
+    """One line each: folders that were not made from each other, prompts that differ, how answers were made."""
     yield from _traces(deployment, answered)
     yield from _other_prompts(answered)
     if any("arithmetic" in step.pins for step in answered):
@@ -24,18 +24,18 @@ def notes_of(deployment: Deployment, answered: Sequence[Answered]) -> Iterator[s
 
 
 def _traces(deployment: Deployment, answered: Sequence[Answered]) -> Iterator[str]:
-    """Where a folder was not made from the folder before it: then that step changed more than its own work."""
-    manifests = deployment.manifests
-    trained = manifests["adapter"]["outputs"].get("adapter_model.safetensors") if "adapter" in manifests else None
-    made = {name: manifests[name]["inputs"].get("adapter") for name in ("model-f16", "model") if name in manifests}
-    for name, adapter in made.items():
-        if adapter is None:
+    """Folders that were not made from the folder before them: such a step changes more than its own work."""
+    models = {name: deployment.manifests[name] for name in ("model-f16", "model") if name in deployment.manifests}
+    for name, manifest in models.items():
+        if manifest["inputs"].get("adapter") is None:
             yield f"{name}/ holds the untuned base"
-        elif trained and adapter != trained:
+        elif other_adapter(deployment.manifests, name):
             yield f"{name}/ was not exported from adapter/ as it is now, but from another adapter"
-    weights = manifests["model"]["outputs"].get(deployment.gguf("model").name) if "model" in manifests else None
+    bases = {str(manifest["settings"].get("onto", "16bit")) for manifest in models.values()}
+    if len(bases) > 1:
+        yield "model-f16/ and model/ were merged onto different bases (--onto)"
     for step in answered:
-        if weights and "ollama" in step.pins and step.pins["weights"] != weights:
+        if deployment.weights and "ollama" in step.pins and step.pins["weights"] not in deployment.weights.values():
             yield f"{step.step}: the weights that are served are not those of model/"
 
 

@@ -1,8 +1,8 @@
-"""Each step's judged answers -> Attribution: what each step changed, paired with the one before it; and its table.
+"""Each step's judged answers -> Attribution: what changed since the step before it, and the table.
 
 A step is compared with the last one before it that was not left out.
 adherence changed   the 95 % interval of the paired difference, whole concepts drawn (eval/stats/paired.py), excludes 0
-answers changed     one answer or more is another text; only requests that both steps answered are compared
+answers changed     at least one text differs; only requests that both steps answered are compared
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from math import inf
 from typing import Any
 
-from eval.attribute.logits import Agreement
+from eval.attribute.agreement import Agreement
 from eval.judge.answer_row import Judged, headline
 from eval.stats.intervals import Rate
 from eval.stats.paired import Paired, pair
@@ -22,7 +22,7 @@ HEAD = ("step", "adherence", "term named", "answers as before", "difference to t
 
 @dataclass(frozen=True)
 class Answered:
-    """One step's answers and what gave them."""
+    """One step's answers and which model gave them."""
 
     step: str
     rows: Sequence[Judged]
@@ -31,7 +31,7 @@ class Answered:
 
 @dataclass(frozen=True)
 class Measured:
-    """One step beside the one before it: `before` is "", and all that follows it empty, for the first."""
+    """One step compared with the one before it.  For the first step `before` and all fields after it are empty."""
 
     step: str
     judged: int
@@ -41,7 +41,7 @@ class Measured:
     pins: dict[str, Any]
     before: str
     compared: int  # requests that both steps answered
-    differing: tuple[str, ...]  # ids of those whose two answers are not the same text
+    differing: tuple[str, ...]  # ids of those whose two answers differ
     paired: Paired | None
 
     @property
@@ -54,17 +54,26 @@ class Attribution:
     requests: int
     options: dict[str, Any]  # the same in every step
     steps: tuple[Measured, ...]
-    left_out: dict[str, str]  # step or pair of steps -> reason
+    left_out: dict[str, str]  # step or comparison of logits -> reason
     agreements: tuple[Agreement, ...]
+    complete: bool  # no comparison of logits was left out
+    weights: dict[str, str]  # GGUF of model/ -> its sha256
     notes: tuple[str, ...]
+
+    @property
+    def export(self) -> str:
+        """faithful: every comparison of logits keeps its bound.  unfaithful: one misses it.  Else not measured."""
+        if any(agreement.faults for agreement in self.agreements):
+            return "unfaithful"
+        return "faithful" if self.complete else "not measured"
 
     def to_dict(self) -> dict[str, Any]:
         steps = [asdict(step) | {"adherence_changed": step.adherence_changed} for step in self.steps]
-        return asdict(self) | {"steps": steps, "verdict": verdict(self.steps)}
+        return asdict(self) | {"steps": steps, "verdict": verdict(self.steps), "export": self.export}
 
 
 def measured(answered: Sequence[Answered]) -> tuple[Measured, ...]:
-    """Every step, each but the first beside the one before it."""
+    """Every step, compared with the one before it, except the first."""
     return tuple(
         _measured(step, before) for step, before in zip(answered, [None, *answered[:-1]], strict=True)
     )  # fmt: skip
@@ -95,20 +104,21 @@ def verdict(steps: Sequence[Measured]) -> list[str]:
 
 
 def _not_shown(still: Sequence[Paired]) -> str:
-    """What no change that was seen can mean: by the step that could show least."""
+    """The smallest change that could have been found, at the step with the least power."""
     weakest = max(still, key=lambda paired: inf if paired.smallest is None else paired.smallest)
     least = "none" if weakest.smallest is None else f"{100 * weakest.smallest:.1f} points"
     return f"not shown; smallest difference that {weakest.n} requests could show: {least}"
 
 
 def to_text(found: Attribution) -> str:
-    """The table as Markdown whose columns also stand under each other on a terminal, and all that belongs to it."""
+    """A Markdown table whose columns also line up on a terminal, and the lines below it."""
     options = ", ".join(f"{name} {value}" for name, value in found.options.items())
     lines = [
         *_table([HEAD, *(_cells(step) for step in found.steps)]),
         "",
         *(f"- {line}" for line in verdict(found.steps)),
         *(f"- {agreement}" for agreement in found.agreements),
+        f"- export: {found.export}",
         *(f"- left out: {name}: {reason}" for name, reason in found.left_out.items()),
         *(f"- {note}" for note in found.notes),
         f"- {found.requests} requests, the same in every step, and sent alike: {options}",

@@ -167,9 +167,9 @@ def test_the_card_holds_what_was_measured_of_these_weights(made: tuple[Path, Pat
         "measured": "model.f16.gguf", "reference": "torch", "texts": 16, "other_ids": [], "kl_mean": 1.3e-5,
         "kl_max": 1e-4, "top1": 0.999, "faults": [],
     }  # fmt: skip
-    (tmp_path / "check.json").write_text(
-        json.dumps({"verdict": "faithful", "weights": digests, "compared": [compared]})
-    )
+    attribute = tmp_path / "attribute" / "attribute.json"
+    attribute.parent.mkdir()
+    attribute.write_text(json.dumps({"export": "faithful", "weights": digests, "agreements": [compared]}))
     arguments = [str(folder), "--repo", REPO, "--adapter", str(made[1]), "--report", *map(str, reports), "--dry-run"]
     monkeypatch.setattr(sys, "argv", ["publish", *arguments])
     main()
@@ -182,10 +182,13 @@ def test_the_card_holds_what_was_measured_of_these_weights(made: tuple[Path, Pat
     assert "equal in text and token ids over 31 conversations (Ollama 0.34.2)" in card
     assert "**faithful**" in card and "| model.f16.gguf | torch | 16 of 16 | 1.3e-05 | 0.0001 | 99.90 % |" in card
     assert f"| {SECOND} | q8_0 | " in card and f"{digests[SECOND]} | Modelfile.q8_0 |" in card
-    (tmp_path / "check.json").write_text(json.dumps({"verdict": "faithful", "weights": {}, "compared": []}))
+    attribute.write_text(json.dumps({"export": "faithful", "weights": {}, "agreements": []}))
     (tmp_path / "parity.json").write_text(json.dumps(parity | {"gguf_sha256": "0" * 64}))
     main()
     assert capsys.readouterr().out.count(": not measured.") == 2  # those were of other weights
+    attribute.write_text(json.dumps({"export": "not measured", "weights": digests, "agreements": [compared]}))
+    main()
+    assert capsys.readouterr().out.count(": not measured.") == 2  # a comparison was left out
 
 
 def test_a_base_of_the_hub_is_linked_by_its_name() -> None:
@@ -223,13 +226,14 @@ def test_each_thing_amiss_is_one_line(made: tuple[Path, Path], folder: Path, tmp
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("check.json", {"weights": {}, "verdict": "faithful"}),
-        ("check.json", {"weights": [], "verdict": "faithful", "compared": []}),
+        ("attribute/attribute.json", {"weights": {}, "export": "faithful"}),
+        ("attribute/attribute.json", {"weights": [], "export": "faithful", "agreements": []}),
         ("parity.json", {"gguf_sha256": "0", "equal": True, "conversations": 3, "counts": [1]}),
         ("parity.json", []),
     ],
 )
 def test_a_measurement_that_is_none_is_one_line(folder: Path, name: str, told: object) -> None:
+    (folder.parent / name).parent.mkdir(exist_ok=True)
     (folder.parent / name).write_text(json.dumps(told))
     with pytest.raises(UserError, match=rf"{name}: not what this project writes; make it again or move it away"):
         collect(folder, REPO, None, [])

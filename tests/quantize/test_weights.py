@@ -80,7 +80,7 @@ def norm(base: Path, **entry: Any) -> None:
 
 
 BAD_BASES: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "cut short": (lambda b: cut(b / WHOLE, -100), "bytes long, its header speaks of"),
+    "cut short": (lambda b: cut(b / WHOLE, -100), "bytes long, its header describes"),
     "cut in its header": (lambda b: cut(b / WHOLE, 500), "the header is longer than the file"),
     "empty": (lambda b: cut(b / WHOLE, 0), NOT_WHOLE),
     "longer than its header says": (lambda b: (b / WHOLE).open("ab").write(b"x"), "bytes long"),
@@ -107,13 +107,13 @@ BAD_BASES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda b: index(b, x="../secret.safetensors"),
         "'../secret.safetensors', which is",
     ),
-    "an index with a path": (lambda b: index(b, x="/etc/passwd"), "'/etc/passwd', which is no file"),
+    "an index with a path": (lambda b: index(b, x="/etc/passwd"), "'/etc/passwd', which is not a file"),
     "an index of a missing shard": (lambda b: index(b, x="model-2.safetensors"), "no such file"),
     "an index of a missing tensor": (lambda b: index(b, x=WHOLE), "x is not in model.safetensors"),
     "an index of nothing": (lambda b: (b / f"{WHOLE}.index.json").write_text('{"weight_map": {}}'), "not an index"),
     "an index, and other weights beside its shards": (
         lambda b: [index(b), shutil.copyfile(b / WHOLE, b / "model-1.safetensors")],
-        "model-1.safetensors is no shard that model.safetensors.index.json names; keep one copy",
+        "model-1.safetensors is not a shard that model.safetensors.index.json names; keep one copy",
     ),
     "an index that is none": (lambda b: (b / f"{WHOLE}.index.json").write_text("[]"), "not an index"),
 }

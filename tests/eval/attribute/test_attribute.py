@@ -12,18 +12,21 @@ import pytest
 
 from contract.contract import load_contract
 from eval.attribute import __main__ as attribute
-from eval.attribute.steps import open_steps, read_deployment
+from eval.attribute import steps
+from eval.attribute.deployment import read_deployment
+from eval.attribute.steps import open_steps
 from models.ollama_server import Server
 from plumbing.errors import UserError, run
 from plumbing.handover import read_manifest
 from quantize.__main__ import main as quantize
 from quantize.register import register
 from tests.conftest import _ollama_binary, make_small_adapter, make_small_base, running_ollama
+from tests.eval.attribute.test_bounds import Edit, make_loud, no_lora, same, spoilt
 from tests.finished_dataset import make_own, make_terminology
 
 NOBODY = "127.0.0.1:1"  # no Ollama answers there
 STEPS = ["base, torch", "adapter, torch", "f16 GGUF", "q4_k_m GGUF", "q4_k_m, Ollama", "Ollama, JSON Schema"]
-LOGITS = ["logits of f16 GGUF against adapter, torch", "logits of q4_k_m GGUF against f16 GGUF"]
+LOGITS = ["logits of model.f16.gguf against torch", "logits of model.q4_k_m.gguf against model.f16.gguf"]
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +89,14 @@ def attributed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
         done = Outcome(
             monkeypatch, capsys, folder, "--data", data, "--limit", limit, "--out", out, "--host", host, *args
         )
-        assert done.code == 0, done.err
-        table = (out / "attribute.md").read_text()
-        assert table.split("\n\n", 1)[1] in done.out
+        assert done.code in (0, 2), done.err
         found: dict[str, Any] = json.loads((out / "attribute.json").read_text())
-        return found
+        assert (done.code == 2) == (found["export"] == "unfaithful") == any(a["faults"] for a in found["agreements"])
+        if "--json" in args:
+            assert json.loads(done.out) == found
+        else:
+            assert (out / "attribute.md").read_text().split("\n\n", 1)[1] in done.out
+        return found | {"stderr": done.err}
 
     return call
 
@@ -103,11 +109,7 @@ def test_every_step_is_asked_the_same(ollama: str, made: Path, attributed: Any, 
     found = attributed(made, host=ollama)
     assert [step["step"] for step in found["steps"]] == STEPS and found["left_out"] == {}
     assert [step["before"] for step in found["steps"]] == ["", *STEPS[:-1]]
-    assert (found["options"]["num_predict"], found["options"]["num_ctx"], found["options"]["temperature"]) == (
-        512,
-        1024,
-        0,
-    )
+    assert [found["options"][name] for name in ("num_predict", "num_ctx", "temperature")] == [512, 1024, 0]
     answers = [rows(tmp_path / "out", number) for number in range(1, 7)]
     assert all([row["id"] for row in step] == [row["id"] for row in answers[0]] for step in answers)
     assert all(row["error_kind"] == "" and row["answer_tokens"] > 0 for step in answers for row in step)
@@ -151,22 +153,45 @@ def test_the_step_that_changed_answers_is_named(brief: Path, made: Path, attribu
     assert line in planted["notes"] and line not in sound["notes"]
 
 
-def test_a_model_against_itself_is_no_change(brief: Path, made: Path, attributed: Any) -> None:
+def test_an_f16_file_of_the_model_itself_is_the_one_that_is_compared(brief: Path, attributed: Any) -> None:
     shutil.rmtree(brief / "model")
     shutil.copytree(brief / "model-f16", brief / "model")
+    shutil.rmtree(brief / "model-f16")
     found = attributed(brief)
-    assert [step["step"] for step in found["steps"]] == [*STEPS[:3], "model/, f16 GGUF"]
-    assert found["steps"][3]["differing"] == [] and found["steps"][3]["compared"] == 3
-    against = found["agreements"][1]
-    assert (against["kl_mean"], against["kl_99"], against["top1"]) == (0.0, 0.0, 1.0) and against["tokens"] > 100
+    assert [step["step"] for step in found["steps"]] == STEPS[:3] and "exporting" not in found["stderr"]
+    assert [one["measured"] for one in found["agreements"]] == ["model.f16.gguf"] == list(found["weights"])
+    assert list(found["left_out"]) == ["f16, Ollama", STEPS[5]]
+
+
+@pytest.mark.parametrize(("edit", "export"), [(same, "faithful"), (no_lora, "unfaithful")])
+def test_exit_code_2_is_a_missed_bound(tmp_path: Path, attributed: Any, edit: Edit, export: str) -> None:
+    adapter, base = make_loud(tmp_path / "loud")
+    model = spoilt((adapter, base), tmp_path / "model", edit)
+    shorten(model)
+    found = attributed(model, "--adapter", adapter, "--base", base)
+    assert found["export"] == export
+    assert "LoRA left out" in found["agreements"][0]["bound"]["why"]
+
+
+def test_a_model_folder_alone_needs_its_adapter(brief: Path, tmp_path: Path, attributed: Any) -> None:
+    """The f16 GGUF that it lacks is exported for the comparison, and removed again."""
+    model = Path(shutil.copytree(brief / "model", tmp_path / "elsewhere" / "shipped"))
+    base = json.loads((brief / "adapter" / "manifest.json").read_text())["settings"]["base_folder"]
+    found = attributed(model, "--adapter", brief / "adapter", "--base", base, "--json", limit=1)
+    assert [step["step"] for step in found["steps"]] == STEPS[:4] and "exporting model.f16.gguf" in found["stderr"]
+    assert [one["reference"] for one in found["agreements"]] == ["torch", "model.f16.gguf"]
+    assert found["weights"].items() <= read_manifest(model, "model")["outputs"].items()
+    assert [path.name for path in model.parent.iterdir()] == ["shipped"]
+    inputs = read_manifest(tmp_path / "out", "attribute")["inputs"]
+    assert inputs.keys() == {"dataset", "adapter", "model"}
 
 
 @pytest.mark.parametrize(
     ("gone", "left_out", "steps"),
     [
         ("adapter", [*STEPS[:2], *STEPS[4:], LOGITS[0]], STEPS[2:4]),
-        ("model-f16", [STEPS[2], *STEPS[4:], *LOGITS], [*STEPS[:2], STEPS[3]]),
-        ("model", ["quantised GGUF", "quantised, Ollama", STEPS[5], "logits of quantised GGUF against f16 GGUF"], STEPS[:3]),
+        ("model-f16", STEPS[4:], STEPS[:4]),
+        ("model", ["quantised GGUF", "quantised, Ollama", STEPS[5]], STEPS[:3]),
     ],
 )  # fmt: skip
 def test_a_missing_folder_is_named(
@@ -175,6 +200,7 @@ def test_a_missing_folder_is_named(
     shutil.rmtree(brief / gone)
     found = attributed(brief, limit=1)
     assert list(found["left_out"]) == left_out and all(found["left_out"].values())
+    assert ("exporting model.f16.gguf" in found["stderr"]) == (gone == "model-f16")
     assert [step["step"] for step in found["steps"]] == steps
     assert [step["before"] for step in found["steps"]] == ["", *steps[:-1]]
 
@@ -213,7 +239,7 @@ def touch(name: str) -> Any:
         (drop("adapter", "model-f16", "model"), "none of adapter, model-f16, model in it"),
         (drop("adapter", "model"), "1 step there, two are needed to compare; left out: base, torch: "),
         (move("adapter", "model"), "made by the stage 'adapter', expected what the stage 'model' makes"),
-        (move("model", "model-f16"), "its type is q4_k_m, wanted f16"),
+        (move("model", "model-f16"), "its type is q4_k_m, expected f16"),
         (touch("adapter/adapter_model.safetensors"), "changed since it was made: adapter_model.safetensors"),
         (touch("model/model.q4_k_m.gguf"), "not the file that was exported"),
         (lambda folder: shutil.rmtree(folder), "no such run; `make demo` makes one"),
@@ -264,3 +290,11 @@ def test_another_base_is_left_out(brief: Path, made: Path, data: Path, tmp_path:
     deployment = read_deployment(brief, load_contract(data / "task.toml"))
     with open_steps(deployment, f"http://{NOBODY}", None) as steps:
         assert "not the base that" in steps[0].missing and steps[0].missing == steps[1].missing
+
+
+def test_too_little_memory_leaves_out_the_answers_of_torch(
+    brief: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "available_memory", lambda: 700_000_000)
+    with open_steps(read_deployment(brief, load_contract(data / "task.toml")), f"http://{NOBODY}", None) as found:
+        assert found[0].missing == found[1].missing and "MB of memory, 700 MB are available" in found[0].missing

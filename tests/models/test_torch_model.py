@@ -1,25 +1,22 @@
-"""The parts of eval.attribute: torch answers as llama.cpp does, divergences of known size."""
+"""models.torch_model: torch answers as llama.cpp and Ollama do."""
 
-import math
 import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
-from eval.attribute.logits import Forced, Logits, agree, forced_rows, llama_logits, open_llama
+from contract.base import load_base
 from models.answers import Request
-from models.embedded import open_gguf, read_served
+from models.embedded import open_gguf, read_served, until_stop
+from models.gguf_model import open_llama
 from models.ollama_chat import open_ollama
 from models.ollama_server import Server
-from models.torch_model import greedy, open_torch, pieces, until_stop
-from plumbing.errors import UserError
+from models.torch_model import greedy, open_torch, pieces
 from quantize.register import register
 from tests.conftest import ROOT, make_small_adapter, make_small_base
-from tests.eval.attribute.test_table import example
 
 ASKED = [({"role": "user", "content": text},) for text in ("Explain: uremia", "What is 🫀?", " two  spaces and é ")]
 
@@ -40,7 +37,7 @@ def test_torch_answers_as_llama_cpp_does(place: Path) -> None:
     served = read_served(place / "model")
     served.options.update(settings)
     with (
-        open_torch(place / "base", place / "adapter", served) as ours,
+        open_torch(place / "base", place / "adapter", "16bit", served) as ours,
         open_gguf(place / "model" / "model.f16.gguf", settings) as theirs,
     ):
         for messages in ASKED:
@@ -64,7 +61,7 @@ def test_a_penalty_is_ollamas(ollama: str, place: Path, name: str, values: tuple
         served = read_served(place / "model")
         served.options.update(settings)
         with (
-            open_torch(place / "base", place / "adapter", served) as ours,
+            open_torch(place / "base", place / "adapter", "16bit", served) as ours,
             open_ollama(Server(ollama), "penalised", settings) as theirs,
         ):
             texts[penalty] = [[backend.ask(Request("a", m)).text for m in ASKED] for backend in (ours, theirs)]
@@ -93,15 +90,15 @@ def test_the_base_is_not_the_adapter(place: Path) -> None:
     served = read_served(place / "model")
     served.options["num_predict"] = 12
     with (
-        open_torch(place / "base", None, served) as base,
-        open_torch(place / "base", place / "adapter", served) as tuned,
+        open_torch(place / "base", None, "16bit", served) as base,
+        open_torch(place / "base", place / "adapter", "16bit", served) as tuned,
     ):
         assert base.ask(Request("a", ASKED[0])).text != tuned.ask(Request("a", ASKED[0])).text
 
 
 def test_limits_end_an_answer_in_torch(place: Path) -> None:
     served = read_served(place / "model")
-    with open_torch(place / "base", place / "adapter", served) as backend:
+    with open_torch(place / "base", place / "adapter", "16bit", served) as backend:
         short = backend.ask(Request("a", ASKED[0], {"num_predict": 3}))
         full = backend.ask(Request("a", ASKED[0], {"num_ctx": (short.prompt_tokens or 0) + 2}))
         long = backend.ask(Request("a", ({"role": "user", "content": "kidney " * 2000},)))
@@ -114,7 +111,8 @@ def test_limits_end_an_answer_in_torch(place: Path) -> None:
 
 def test_every_token_says_what_it_says_in_llama_cpp(place: Path) -> None:
     said = pieces(place / "base")
-    with open_llama(place / "model" / "model.f16.gguf", 64) as llama:
+    with open_llama(place / "model" / "model.f16.gguf", load_base("tiny"), 64) as model:
+        llama = model.llama
         assert all(said(token) == llama.detokenize([3, token]) for token in range(3, llama.n_vocab()))
         assert said(llama.n_vocab()) == said(1) == said(2) == b""
 
@@ -122,65 +120,18 @@ def test_every_token_says_what_it_says_in_llama_cpp(place: Path) -> None:
 @pytest.mark.parametrize(
     ("spoken", "stops", "found"),
     [
-        (b"a b", ["</s>"], ("a b", False)),
-        (b"a </s> b", ["</s>"], ("a ", True)),
-        (b"a Q b Z", ["Z", "Q"], ("a ", True)),
-        ("aé".encode()[:-1], [], ("a", False)),
-        (b"a\xff b", [], ("a\ufffd b", False)),
+        ([b"a b"], ["</s>"], ("a b", "length", 1)),
+        ([b"a </s> b", b"c"], ["</s>"], ("a ", "stop", 1)),
+        ([b"a Q b", b" Z", b"c"], ["Z", "Q"], ("a ", "stop", 1)),
+        ([b"a", b" </", b"s", b">b"], ["</s>"], ("a ", "stop", 4)),
+        ([b"a", b"\xc3", b"\xa9"], [], ("aé", "length", 3)),
+        ([b"a", b"\xc3"], [], ("a", "length", 2)),
+        ([b"a", b"\xc3", b"\xc3"], [], ("a", "length", 3)),
+        ([b"a\xff b"], [], ("a\ufffd b", "length", 1)),
+        ([b"a", b"", b"b"], [], ("a", "stop", 2)),
     ],
 )
-def test_an_answer_ends_at_its_first_stop(spoken: bytes, stops: list[str], found: tuple[str, bool]) -> None:
-    assert until_stop(spoken, stops) == found
-
-
-def fixed(*shares: tuple[float, ...]) -> Logits:
-    """Logits of given distributions, one a token, shifted: a constant changes no distribution."""
-    table = np.log(np.array(shares)) + 7
-    return lambda ids: table[: len(ids)]
-
-
-HALF, QUARTER, OTHER = (0.5, 0.5 - 1e-9), (0.25, 0.75), (0.999, 0.001)
-
-
-def test_a_known_divergence() -> None:
-    """KL((3/4, 1/4) || (1/4, 3/4)) = ln 3 / 2; the tokens of the prompt and what follows the last one do not count."""
-    refer, measure = fixed(OTHER, (0.75, 0.25), (0.75, 0.25), OTHER), fixed(QUARTER, QUARTER, (0.75, 0.25), QUARTER)
-    found = agree("m", measure, "r", refer, [Forced([0, 1, 0, 1], 2)], 4)
-    assert (found.rows, found.tokens, found.top1, found.left_out) == (1, 2, 0.5, 0)
-    assert found.kl_mean == pytest.approx(math.log(3) / 4)
-    assert found.kl_99 == pytest.approx(0.99 * math.log(3) / 2)
-    assert (found.measured, found.reference) == ("m", "r")
-
-
-def test_the_divergence_is_from_the_reference() -> None:
-    narrow, wide = fixed((0.9, 0.1), (0.9, 0.1)), fixed((0.5, 0.5), (0.5, 0.5))
-    [there, back] = [agree("m", m, "r", r, [Forced([0, 1], 1)], 2).kl_mean for m, r in ((wide, narrow), (narrow, wide))]
-    assert there == pytest.approx(0.9 * math.log(1.8) + 0.1 * math.log(0.2))
-    assert back == pytest.approx(0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(5))
-
-
-def test_rows_that_do_not_fit_are_counted_and_none_is_an_error() -> None:
-    same = fixed(HALF, HALF, HALF)
-    rows = [Forced([0, 1], 1), Forced([0, 1, 0], 1)]
-    assert agree("m", same, "r", same, rows, 2).left_out == 1
-    with pytest.raises(UserError, match="no expected answer fits num_ctx 1"):
-        agree("m", same, "r", same, rows, 1)
-    with pytest.raises(UserError, match="vocabularies differ: 2 and 3"):
-        agree("m", same, "r", fixed((0.2, 0.3, 0.5), (0.2, 0.3, 0.5)), rows[:1], 2)
-
-
-def test_a_gguf_against_itself_diverges_nowhere(place: Path) -> None:
-    served, gguf = read_served(place / "model"), place / "model" / "model.f16.gguf"
-    asked = [example(str(n), "uremia") for n in range(2)]
-    with open_llama(gguf, 1024) as one, open_llama(gguf, 1024) as two:
-        rows = forced_rows(one, served, asked)
-        found = agree("m", llama_logits(one), "r", llama_logits(two), rows, 1024)
-        twice = llama_logits(one)(rows[0].ids).copy()
-        assert (twice == llama_logits(one)(rows[0].ids)).all(), "nothing is left of the row before"
-    with open_gguf(gguf) as backend:
-        turns = ({"role": "user", "content": asked[0].request},)
-        assert rows[0].start == backend.ask(Request("a", turns, {"num_predict": 1})).prompt_tokens
-    assert (found.kl_mean, found.kl_99, found.top1) == (0.0, 0.0, 1.0)
-    assert found.tokens == sum(len(row.ids) - row.start for row in rows)
-    told = b"".join(pieces(place / "base")(token) for row in rows[:1] for token in row.ids[row.start :])
-    assert told.decode() == " " + asked[0].response and rows[0].ids[-1] == 2 and rows[0].ids[0] == 1
+def test_an_answer_ends_at_its_first_stop(spoken: list[bytes], stops: list[str], found: tuple[str, str, int]) -> None:
+    """Token n has the text `spoken[n]`; the stop token's is empty."""
+    end = spoken.index(b"") if b"" in spoken else -1
+    assert until_stop(range(len(spoken)), spoken.__getitem__, end, stops, len(spoken)) == found
