@@ -1,4 +1,4 @@
-"""Facts: sourced rows about one concept each, one JSON object a line, read and checked with all faults at once."""
+"""JSONL files -> facts: sourced rows about one concept each; all faults of all files are reported at once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Fact:
     concept: str
     aliases: tuple[str, ...] = ()
     expansion: str = ""  # of an abbreviation
-    same_as: str = ""  # the concept that this one is another name of, where no name is shared to the letter
+    same_as: str = ""  # the concept that this one is another name of, if the two facts share no name
     other_senses: tuple[str, ...] = ()  # of an ambiguous abbreviation
     keywords: tuple[str, ...] = ()
     sources: tuple[dict[str, str], ...] = ()  # {name, id, url, licence}; empty: general knowledge
@@ -31,7 +31,7 @@ class Fact:
 
     @property
     def group(self) -> str:
-        """What is split as one: an abbreviation and the thing it stands for have the same group."""
+        """Facts of one group fall into one split: an abbreviation and the thing it stands for have the same group."""
         return (self.same_as or self.expansion or self.concept).lower()
 
     @property
@@ -49,7 +49,7 @@ def fact_files(path: Path) -> list[Path]:
     """The JSONL files of a file's or folder's path, in order of their names."""
     files = sorted(p for p in path.glob("[!.]*.jsonl") if p.is_file()) if path.is_dir() else [path]
     if not files or not all(file.is_file() for file in files):
-        raise UserError(f"{path}: no facts there (wanted a .jsonl file, or a folder of them)")
+        raise UserError(f"{path}: no facts there (expected a .jsonl file, or a folder of them)")
     return files
 
 
@@ -73,7 +73,7 @@ def read_facts(path: Path, texts: set[str]) -> list[Fact]:
 
 
 def row_faults(row: Any, texts: set[str]) -> list[str]:
-    """What keeps a parsed line from being a fact that holds every field in `texts`."""
+    """Why a parsed line is not a fact that holds every field in `texts`."""
     if not isinstance(row, dict):
         return ["not a JSON object"]
     known = OWN | TEXTS | texts
@@ -82,18 +82,14 @@ def row_faults(row: Any, texts: set[str]) -> list[str]:
     faults += [f"missing key '{key}'" for key in sorted(texts - row.keys())]
     for key in sorted(row.keys() & (TEXTS | texts)):
         if not isinstance(row[key], str | list) or not row[key] or (isinstance(row[key], str) and not row[key].strip()):
-            faults.append(f"'{key}' is {row[key]!r}, wanted text or a list")
+            faults.append(f"'{key}' is {row[key]!r}, expected text or a list")
     faults += [f"'{key}' is empty" for key in ("id", "category", "concept") if not str(row.get(key, key)).strip()]
     named = [("expansion", row.get("expansion")), ("same_as", row.get("same_as"))]
-    named += [(key, one) for key in ("aliases", "other_senses", "keywords") for one in _listed(row.get(key))]
-    faults += [
-        f"'{key}' holds a blank text" for key, text in named if isinstance(text, str) and text and not text.strip()
-    ]
+    lists = {key: row.get(key) for key in ("aliases", "other_senses", "keywords")}
+    named += [(key, one) for key, value in lists.items() if isinstance(value, list) for one in value]
+    blank = [key for key, text in named if isinstance(text, str) and text and not text.strip()]
+    faults += [f"'{key}' holds a blank text" for key in blank]
     return [fault.replace(" key '", " field '", 1) for fault in faults]
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 def to_fact(row: dict[str, Any]) -> Fact:
@@ -106,15 +102,15 @@ def _double_ids(located: Iterable[_Located]) -> Iterator[str]:
     first: dict[str, str] = {}
     for where, fact in located:
         if fact.id in first:
-            yield f"{where}: id '{fact.id}' stands at {first[fact.id]} too"
+            yield f"{where}: id '{fact.id}' is also at {first[fact.id]}"
         first.setdefault(fact.id, where)
 
 
 def _shared_names(located: Iterable[_Located]) -> Iterator[str]:
-    """Facts that share a name but no group could be parted, and a test concept then be known from training."""
+    """Facts that share a name but no group: they could fall into two splits, and a test concept be trained on."""
     first: dict[str, _Located] = {}
     for where, fact in located:
         for name in sorted(fact.names):
             there, other = first.setdefault(name, (where, fact))
             if other.group != fact.group:
-                yield f"{where}: '{name}' is a name of {there} too; say which is meant: same_as = '{other.group}'"
+                yield f"{where}: '{name}' is also a name of {there}; say which is meant: same_as = '{other.group}'"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from data_gen.lint import ANY_FACT, TEACHING_FACT
+from data_gen.lint_facts import ANY_FACT, TEACHING_FACT
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

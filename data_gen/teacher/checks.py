@@ -19,7 +19,7 @@ from contract.kinds import Prose
 from data_gen.facts import Fact
 from data_gen.teacher.journal import Rejection
 from data_gen.teacher.prompt import RULES, TASK, answer_schema, asked, facts, form
-from data_gen.teacher.quantities import invented
+from plumbing.wording import invented, mentions, texts_of
 
 # The closed list.  An answer counts under the first that it shows; the model is told all of them.
 REASONS = {
@@ -107,17 +107,6 @@ def holds(text: str, keyword: str) -> bool:
     return re.search(rf"(?<!\w){words}(?!\w)", text, re.IGNORECASE) is not None
 
 
-def mentions(text: str, concept: str) -> bool:
-    """Whether `text` names the concept, as the judge counts it: whole words, any case, a regular plural allowed.
-
-    >>> mentions("Biopsies take a piece of tissue.", "biopsy"), mentions("An atriumlike part", "atrium")
-    (True, False)
-    """
-    name = r"[\s-]+".join(re.escape(word) for word in re.split(r"[\s-]+", concept))
-    name = name[:-1] + "(?:ys?|ies)" if name.endswith("y") else name + "(?:e?s)?"
-    return re.search(rf"(?<!\w){name}(?!\w)", text, re.IGNORECASE) is not None
-
-
 def shorten(text: str, length: int = 300) -> str:
     """The beginning of a text, as text that any file can hold."""
     whole = text.encode("utf-8", "replace").decode()
@@ -136,14 +125,8 @@ def _ending(word: str) -> str:
     return re.escape(stem) + (r"\w{0,4}" if len(stem) > 3 else "(?:e?s)?")
 
 
-def _strings(value: Any) -> list[str]:
-    if isinstance(value, dict):
-        return _strings(list(value.values()))
-    return [text for item in value for text in _strings(item)] if isinstance(value, list) else [str(value)]
-
-
 def _texts(contract: Contract, record: Record) -> list[str]:
-    return [text for section in asked(contract) for text in _strings(record[section.name])]
+    return [text for section in asked(contract) for text in texts_of(record[section.name])]
 
 
 def _text(contract: Contract, record: Record) -> str:
