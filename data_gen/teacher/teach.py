@@ -87,7 +87,7 @@ def teach(
 
     Raises UserError when there is no server, no model, no answer any more, or not one row was accepted.
     """
-    if not prompt.asked(contract):
+    if not prompt.taught_sections(contract):
         raise UserError(f"task '{contract.name}': all its sections are fixed or a choice: there is nothing to teach")
     server = TeacherServer(server_url(url), timeout * concurrency, pauses, threading.Event())
     pins = server.pins(model)

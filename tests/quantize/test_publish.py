@@ -188,6 +188,27 @@ def test_the_card_holds_what_was_measured_of_these_weights(made: tuple[Path, Pat
     assert capsys.readouterr().out.count(": not measured.") == 2  # those were of other weights
 
 
+def test_the_card_is_about_the_task_of_the_model(folder: Path) -> None:
+    medical = collect(folder, REPO, None, [])["README.md"].decode()
+    assert 'ollama run terms "Explain the medical term: Hypertension"\n' in medical and "medical advice" in medical
+    text = """
+name = "flashcard"
+about = "You write study cards."
+example = 'Make a card for "heart".'
+heading = "{title}: "
+separator = "\\n"
+section = [ { name = "term", title = "Term", kind = "prose" } ]
+"""
+    (folder / "task.toml").write_text(text)
+    rewrite(folder)
+    card = collect(folder, REPO, None, [])["README.md"].decode()
+    assert 'ollama run terms "Make a card for \\"heart\\"."\n' in card and "You write study cards." in card
+    assert [word for word in ("medic", "clinic", "dosing", "erminology", "Hypertension") if word in card] == []
+    (folder / "task.toml").write_text(text.replace("example", "# example"))
+    rewrite(folder)
+    assert 'ollama run terms "YOUR REQUEST"\n' in collect(folder, REPO, None, [])["README.md"].decode()
+
+
 def test_a_base_of_the_hub_is_linked_by_its_name() -> None:
     text = front_matter(load_base("mistral_7b_instruct_v0_3"), "t", {})
     front = ModelCard(f"---\n{text}\n---\n").data
