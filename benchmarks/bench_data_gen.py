@@ -1,4 +1,6 @@
-"""Time and memory to compose and certify a tenth of the rows, then all of them, each in a fresh process on one core.
+"""Time and memory to compose and certify a tenth of the rows, then all of them.
+
+Each runs in a fresh process on one core.
 
 python -m benchmarks.bench_data_gen [--rows 100000] [--task terminology]
 """

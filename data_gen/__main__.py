@@ -1,4 +1,4 @@
-"""Facts + task -> dataset folder.  `python -m data_gen terminology --out artifacts/terminology/dataset --show 2`"""
+"""Facts + task -> dataset folder.  `python -m data_gen terminology --out DIR --show 2`"""
 
 from __future__ import annotations
 

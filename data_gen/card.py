@@ -1,4 +1,4 @@
-"""A dataset's rows and facts -> README.md, its Hugging Face dataset card (the wording: card.md.jinja).
+"""A dataset's rows and facts -> README.md, its Hugging Face dataset card (wording: card.md.jinja).
 
 Every figure in it is computed here from the rows and facts; the card embeds the files that data_gen/pictures.py draws.
 """

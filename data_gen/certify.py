@@ -1,4 +1,4 @@
-"""Dataset folder -> the proof that its splits do not meet.  `python -m data_gen.certify artifacts/terminology/dataset`
+"""Dataset folder -> the proof that its splits do not meet.  `python -m data_gen.certify DIR`
 
 Exit code 0 with one line of figures, or 1 with one line that names the rows where two splits meet.
 """

@@ -1,4 +1,4 @@
-"""JSONL files -> facts: sourced rows about one concept each; all faults of all files are reported at once."""
+"""JSONL files -> facts: sourced rows about one concept each.  All faults are reported at once."""
 
 from __future__ import annotations
 

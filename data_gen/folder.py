@@ -1,4 +1,4 @@
-"""Rows, facts and certificate -> the dataset folder with its card and manifest; it appears whole or not at all."""
+"""Rows, facts and certificate -> dataset folder with card and manifest, whole or not at all."""
 
 from __future__ import annotations
 

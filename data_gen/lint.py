@@ -1,4 +1,4 @@
-"""Fact files -> every fault, one a line.  `python -m data_gen.lint [PATH ...]`; without a path the shipped facts.
+"""Fact files (default: the shipped ones) -> every fault.  `python -m data_gen.lint [PATH ...]`
 
 A line is `file:line id: rule: what was found; cure`.  Exit code 0 if there is none, 1 otherwise.
 """

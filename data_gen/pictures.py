@@ -1,4 +1,4 @@
-"""A dataset's rows -> two PNGs for its card: rows by category and split, words in a response by split.
+"""A dataset's rows -> two PNGs for its card: rows by category and split, words by split.
 
 The same rows and the same matplotlib give the same bytes.
 """

@@ -1,4 +1,4 @@
-"""A finished dataset folder -> a datasets.DatasetDict on the disk, or a dataset repository on the Hugging Face Hub."""
+"""A finished dataset folder -> a datasets.DatasetDict on the disk, or a repository of the Hub."""
 
 from __future__ import annotations
 

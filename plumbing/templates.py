@@ -1,4 +1,4 @@
-"""A jinja2 template file and its values -> text.  A value that is missing raises jinja2.UndefinedError."""
+"""A jinja2 template file + its values -> text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from typing import Any
 def render(
     template: Path, values: Mapping[str, Any], filters: Mapping[str, Callable[..., Any]] | None = None, **options: Any
 ) -> str:
-    """The filled template.  `options` are jinja2.Environment's, such as autoescape=True for a page."""
+    """The filled template.  Raises jinja2.UndefinedError if a value is missing.
+
+    `options` are those of jinja2.Environment, for example autoescape=True for a page.
+    """
     import jinja2
 
     environment = jinja2.Environment(

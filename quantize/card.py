@@ -1,4 +1,4 @@
-"""A model folder and what was measured of it -> README.md, its Hugging Face model card (the wording: card.md.jinja).
+"""A model folder and its measurements -> README.md, its Hugging Face model card (card.md.jinja).
 
 The card shows a figure only if the figure's file names exactly these weights by their sha256.
 """

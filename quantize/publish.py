@@ -1,4 +1,4 @@
-"""Model folder -> a model repository on the Hugging Face Hub.  `python -m quantize.publish MODEL_DIR --repo OWNER/NAME`
+"""Model folder -> a model repository of the Hub.  `python -m quantize.publish DIR --repo OWNER/NAME`
 
 One commit holds the GGUFs, Modelfiles, task.toml, base.toml, manifest.json, the adapter (--adapter) and a card made
 from what was measured.  A file whose sha256 the Hub has already is not sent again, so the same command resumes a push.

@@ -1,4 +1,4 @@
-"""Model folder + question -> its answer from llama.cpp in this process, to try a GGUF without an Ollama.
+"""Model folder + question -> its answer from llama.cpp in this process, without an Ollama.
 
 If the folder holds several types, the first one answers; Ollama serves the same one under the model's own name.
 

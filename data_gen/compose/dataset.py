@@ -1,4 +1,4 @@
-"""Facts of each split -> rows.  Each is proved: its record fits the JSON Schema, its response reads back as the record."""
+"""Facts of each split -> rows, all checked by the contract; and the tables that count them."""
 
 from __future__ import annotations
 

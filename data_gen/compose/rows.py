@@ -1,4 +1,4 @@
-"""Facts + task -> examples: requests and records from the task's templates, each record checked by the contract."""
+"""A fact and a task's templates -> examples: request, record and response, checked by the contract."""
 
 from __future__ import annotations
 

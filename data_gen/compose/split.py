@@ -1,4 +1,4 @@
-"""Facts -> train, validation, test.  Whole concepts are split, never rows, so no test concept is trained on."""
+"""Facts -> train, validation, test; whole concepts, so that no test concept is trained on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts of several splits -> the pairs across splits that are nearly the same, by exact Jaccard similarity.
+"""Texts of several splits -> the pairs across splits that are nearly the same (exact Jaccard).
 
 A text is the set of its shingles: the pairs of neighbouring tokens (words or letters) of its phrases.  The beginning
 and the end of a phrase count as tokens.  The order of phrases does not matter, so a text with its sentences reordered

@@ -1,4 +1,4 @@
-"""Rows and concept groups -> the distinct texts of each split, and the name that each request asks for.
+"""Rows and concept groups -> distinct texts of each split, and the name that each request asks for.
 
 A request is a template around a name.  A word in the requests of several groups belongs to a template.  What is left
 is the name that is asked for, and whatever else only the requests of this concept contain.

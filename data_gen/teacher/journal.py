@@ -1,4 +1,4 @@
-"""The journal of a teacher's run: one JSON line for each finished row, so that a killed run can resume.
+"""The journal of a teacher's run: one line for each finished row, so that a killed run can resume.
 
 with open_journal(Path("dataset.teacher.jsonl")) as journal:
     journal.entries["uremia/0", fingerprint]     # a row that an earlier run finished

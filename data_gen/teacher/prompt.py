@@ -1,4 +1,4 @@
-"""Fact + composed row -> the teacher's prompt: messages, the JSON Schema of its answer, sampling options."""
+"""Fact + composed row -> the teacher's prompt: messages, the answer's JSON Schema, sampling options."""
 
 from __future__ import annotations
 

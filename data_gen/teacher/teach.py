@@ -1,4 +1,4 @@
-"""Facts + composed rows -> the same rows with records written by a model of an Ollama: data_gen's --teacher.
+"""Facts + composed rows -> the same rows with records that a model of an Ollama wrote (--teacher).
 
 taught = teach(contract, drafts, "qwen2.5:7b", Path("artifacts/terminology/dataset.teacher.jsonl"))
 taught.examples, taught.failed       # accepted rows and failed ones, both in the order of the drafts
