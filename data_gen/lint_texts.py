@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
-from plumbing.wording import singular_words
+from plumbing.wording import has_keyword, singular_words
 
 Found = tuple[str, str]  # rule, "what was found; cure"
 
@@ -223,7 +223,7 @@ def _keyword_faults(keywords: list[str], text: str) -> Iterator[Found]:
     for word in sorted({word for word in lower if lower.count(word) > 1}):
         yield "keywords", f"'{word}' appears twice; keep one"
     for word in keywords:
-        if not re.search(rf"(?<!\w){re.escape(word)}", text, re.I):  # as eval.verdict finds it in an answer
+        if not has_keyword(text, word):  # as the judge looks for it in an answer
             yield "keywords", f"'{word}' begins no word of the fact's texts; use a word that they hold"
 
 

@@ -119,6 +119,11 @@ def _naming(concept: str) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w){name}(?!\w)", re.IGNORECASE)
 
 
+def has_keyword(text: str, keyword: str) -> bool:
+    """Whether a word of `text` begins with the keyword, in any case: `clot` is found in "Clotting"."""
+    return re.search(rf"(?<!\w){re.escape(keyword)}", text, re.IGNORECASE) is not None
+
+
 # Numbers are read in two ways.  A teacher's answer can be asked for again, so `quantities` reads strictly: units,
 # ranges, number words and names with digits must all agree.  The judge's figures are final, so `numbers` compares only
 # sizes and percentages in digits: a correct answer must not lose points for a unit or a number word.
@@ -216,14 +221,18 @@ _WORD_NUMBER = re.compile(rf"\b({'|'.join(_SPELLED)})\b({_PERCENT})?", re.IGNORE
 Number = tuple[Decimal, bool]  # its size, and whether it is a percentage
 
 
-def numbers(text: str) -> list[tuple[Number, str]]:
-    """Every number in digits, in order, and how it is written.
+def numbers(text: str) -> list[Number]:
+    """Every number written in digits, in order.
 
-    >>> [(str(size), written) for (size, _), written in numbers("From 1,500 mg/m2 to .5 or 20/40 % for IL-6.")]
-    [('1500', '1,500'), ('0.5', '.5'), ('20', '20'), ('40', '40 %')]
+    >>> [str(size) for size, _ in numbers("From 1,500 mg/m2 to .5 or 20/40 for IL-6.")]
+    ['1500', '0.5', '20', '40']
     """
+    return [number for number, _ in _numbers(text)]
+
+
+def _numbers(text: str) -> Iterator[tuple[Number, str]]:
+    """Each number and how it is written."""
     matches = [match for match in _NUMBER.finditer(text) if match["digits"]]
-    found = []
     for match, following in zip(matches, [*matches[1:], None], strict=False):
         percent = match["percent"] is not None
         if not percent and following and following["percent"]:  # the first end of a range is what the second is: 5-10 %
@@ -231,8 +240,7 @@ def numbers(text: str) -> list[tuple[Number, str]]:
             between = joint == "and" and text[: match.start()].rstrip().lower().endswith("between")
             percent = between or joint in ("-", "–", "—", "to")
         size = Decimal(re.sub(r"[,\s]", "", match["digits"]).replace("·", "."))
-        found.append(((size, percent), match["digits"] + (" %" if match["percent"] else "")))
-    return found
+        yield (size, percent), match["digits"] + (" %" if match["percent"] else "")
 
 
 def unsupported_numbers(prose: str, sources: Iterable[str]) -> tuple[str, ...]:
@@ -244,10 +252,12 @@ def unsupported_numbers(prose: str, sources: Iterable[str]) -> tuple[str, ...]:
     >>> unsupported_numbers("About 12,000 of 5 to 10 % in B12.", ["12 000 people", "ten percent of five"])
     ('5',)
     """
-    known = {number for text in sources for number, _ in numbers(text)}
-    for match in (match for text in sources for match in _WORD_NUMBER.finditer(text)):
-        known.add((Decimal(_SPELLED.index(match[1].lower())), match[2] is not None))
+    known: set[Number] = set()
+    for source in sources:
+        known.update(numbers(source))
+        for match in _WORD_NUMBER.finditer(source):
+            known.add((Decimal(_SPELLED.index(match[1].lower())), match[2] is not None))
     written: dict[Number, str] = {}
-    for number, text in numbers(prose):
+    for number, text in _numbers(prose):
         written.setdefault(number, text)
     return tuple(text for number, text in written.items() if number not in known)

@@ -96,10 +96,7 @@ def messages(
         parts.append("These sections are there already; do not repeat them:\n" + _list(written))
     if refused := list(dict.fromkeys(faults)):
         parts.append(f"Earlier answers were refused:\n{_list(refused)}\nWrite a new one without these faults.")
-    return [
-        {"role": "system", "content": f"{TASK} {contract.about}"},
-        {"role": "user", "content": "\n\n".join(parts)},
-    ]
+    return [{"role": "system", "content": f"{TASK} {contract.about}"}, {"role": "user", "content": "\n\n".join(parts)}]
 
 
 def form(section: Section) -> str:
