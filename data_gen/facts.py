@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from contract.example import first_faults, read_lines
 from plumbing.errors import UserError, faults_error, unknown_key
@@ -42,7 +42,7 @@ class Fact:
 
 OWN = {f.name for f in dataclasses.fields(Fact) if f.name != "texts"}
 TEXTS = {"definition", "mechanism", "clinical"}  # known whether a task names them or not
-_Located = tuple[str, Fact]  # file:line of a fact, and the fact
+T = TypeVar("T")
 
 
 def fact_files(path: Path) -> list[Path]:
@@ -55,7 +55,7 @@ def fact_files(path: Path) -> list[Path]:
 
 def read_facts(path: Path, texts: set[str]) -> list[Fact]:
     """All facts below `path`; each must hold every field in `texts`.  Raises UserError with the faults of all files."""
-    located: list[_Located] = []
+    located: list[tuple[str, Fact]] = []  # file:line of a fact, and the fact
     faults: list[str] = []
     for file in fact_files(path):
         for number, row, unreadable in read_lines(file):
@@ -64,7 +64,13 @@ def read_facts(path: Path, texts: set[str]) -> list[Fact]:
             faults += [f"{where}: {fault}" for fault in found]
             if not found:
                 located.append((where, to_fact(row)))
-    faults += [*_double_ids(located), *_shared_names(located)]
+    for where, _, there, _, name in repeated(located, lambda fact: [(fact.id, fact.id)]):
+        faults.append(f"{where}: id '{name}' is also at {there}")
+    # Facts that share a name but no group could fall into two splits, and a test concept be trained on.
+    for where, fact, there, other, name in repeated(located, lambda fact: [(n, n) for n in sorted(fact.names)]):
+        if other.group != fact.group:
+            cure = f"say which is meant: same_as = '{other.group}'"
+            faults.append(f"{where}: '{name}' is also a name of {there}; {cure}")
     if not faults and not located:
         faults = ["holds no fact"]
     if faults:
@@ -98,19 +104,16 @@ def to_fact(row: dict[str, Any]) -> Fact:
     return Fact(**own, texts={key: value for key, value in row.items() if key not in OWN})
 
 
-def _double_ids(located: Iterable[_Located]) -> Iterator[str]:
-    first: dict[str, str] = {}
-    for where, fact in located:
-        if fact.id in first:
-            yield f"{where}: id '{fact.id}' is also at {first[fact.id]}"
-        first.setdefault(fact.id, where)
+def repeated(
+    located: Iterable[tuple[T, Fact]], keys: Callable[[Fact], Iterable[tuple[str, str]]]
+) -> Iterator[tuple[T, Fact, T, Fact, str]]:
+    """Each fact with a key that an earlier fact has: where it is, the fact, both of the earlier one, the key's spelling.
 
-
-def _shared_names(located: Iterable[_Located]) -> Iterator[str]:
-    """Facts that share a name but no group: they could fall into two splits, and a test concept be trained on."""
-    first: dict[str, _Located] = {}
+    `keys` gives a fact's keys, each with its spelling in that fact.
+    """
+    first: dict[str, tuple[T, Fact]] = {}
     for where, fact in located:
-        for name in sorted(fact.names):
-            there, other = first.setdefault(name, (where, fact))
-            if other.group != fact.group:
-                yield f"{where}: '{name}' is also a name of {there}; say which is meant: same_as = '{other.group}'"
+        for key, spelling in keys(fact):
+            if key in first:
+                yield where, fact, *first[key], spelling
+            first.setdefault(key, (where, fact))

@@ -7,13 +7,13 @@ definition, mechanism and clinical.  So a user's own task may name other fields,
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from contract.example import read_lines
-from data_gen.facts import OWN, TEXTS, Fact, fact_files, row_faults, to_fact
+from data_gen.facts import OWN, TEXTS, Fact, fact_files, repeated, row_faults, to_fact
 from data_gen.lint_texts import Found, character_faults, sentences, teaching_faults, text_faults
 from plumbing.errors import UserError
 from plumbing.toml_file import table_faults
@@ -105,7 +105,7 @@ def read(paths: Iterable[Path], shipped: Path = SHIPPED) -> list[Line]:
 def lint(lines: Sequence[Line]) -> list[Finding]:
     """Every finding, in the order of the lines."""
     located = [(line, found) for line in lines for found in _line_faults(line)]
-    located += [*_same_ids(lines), *_same_names(lines), *_same_texts(lines)]
+    located += _repeats(lines)
     order = {line.where: number for number, line in enumerate(lines)}
     located.sort(key=lambda pair: order[pair[0].where])
     return [Finding(line.where, line.id, *found) for line, found in located]
@@ -174,45 +174,32 @@ def _source_faults(source: dict[str, str]) -> Iterator[Found]:
         yield "closed-source", f"'{closed[0]}' in source '{name}': its terms forbid passing it on; use another source"
 
 
-def _same_ids(lines: Iterable[Line]) -> Iterator[Located]:
-    for line, first, shown in _repeated(lines, lambda fact: [(fact.id, fact.id)]):
+def _repeats(lines: Iterable[Line]) -> Iterator[Located]:
+    """Ids, names and sentences that two facts share, and names that one fact has twice.
+
+    Of names these are the ones that `read_facts` refuses, and those that differ only in number or spelling.
+    """
+    facts = [(line, line.fact) for line in lines if line.fact]
+    for line, _, first, _, shown in repeated(facts, lambda fact: [(fact.id, fact.id)]):
         yield line, ("same-id", f"'{shown}' is also at {first.where}; give each fact its own")
-
-
-def _same_names(lines: Iterable[Line]) -> Iterator[Located]:
-    """The names that `read_facts` refuses, those that differ only in number or spelling, and those given twice."""
-    for line in lines:
-        fact = line.fact
-        given = [name.lower() for name in (fact.concept, fact.expansion, *fact.aliases)] if fact else []
-        for name in sorted({name for name in given if name and given.count(name) > 1}):
+    for line, fact in facts:
+        given = [name.lower() for name in (fact.concept, fact.expansion, *fact.aliases) if name]
+        for name in sorted({name for name in given if given.count(name) > 1}):
             yield line, ("same-name", f"'{name}' appears twice in the fact; keep one")
-    for line, first, shown in _repeated(lines, lambda fact: [(name_key(n) or n, n) for n in sorted(fact.names)]):
-        assert line.fact and first.fact
-        if line.fact.group != first.fact.group:
-            cure = f"say which is meant: same_as = '{first.fact.group}'"
+    for line, fact, first, other, shown in repeated(
+        facts, lambda fact: [(name_key(n) or n, n) for n in sorted(fact.names)]
+    ):
+        if fact.group != other.group:
+            cure = f"say which is meant: same_as = '{other.group}'"
             yield line, ("same-name", f"'{shown}' is also a name of {first.where}; {cure}")
-
-
-def _same_texts(lines: Iterable[Line]) -> Iterator[Located]:
-    def by_words(fact: Fact) -> list[tuple[str, str]]:
-        texts = [fact.texts.get(name) for name in sorted(TEXTS)]
-        found = [sentence for text in texts if isinstance(text, str) for sentence in sentences(text)]
-        return [(" ".join(sentence.lower().split()), sentence) for sentence in found if len(sentence.split()) > 3]
-
-    for line, first, shown in _repeated((line for line in lines if line.teaching), by_words):
+    for line, _, first, _, shown in repeated(((line, fact) for line, fact in facts if line.teaching), _sentence_keys):
         yield line, ("same-text", f"'{shown}' is also at {first.where}; reword one")
 
 
-def _repeated(
-    lines: Iterable[Line], keys: Callable[[Fact], Iterable[tuple[str, str]]]
-) -> Iterator[tuple[Line, Line, str]]:
-    """Each line whose key an earlier line has: the line, the earlier one, and how the line spells the key."""
-    first: dict[str, Line] = {}
-    for line in lines:
-        for key, shown in keys(line.fact) if line.fact else ():
-            if key in first:
-                yield line, first[key], shown
-            first.setdefault(key, line)
+def _sentence_keys(fact: Fact) -> list[tuple[str, str]]:
+    texts = [fact.texts.get(name) for name in sorted(TEXTS)]
+    found = [sentence for text in texts if isinstance(text, str) for sentence in sentences(text)]
+    return [(" ".join(sentence.lower().split()), sentence) for sentence in found if len(sentence.split()) > 3]
 
 
 def _shown(file: Path) -> Path:

@@ -81,11 +81,8 @@ def _is_fresh(out: Path, model: Path, gguf: Path, data: Path, backend: str, limi
         return False
     settings, weights = report["settings"], read_manifest(model, "model")["outputs"][gguf.name]
     same = (settings.get("backend"), settings.get("weights"), settings.get("limit")) == (backend, weights, limit)
-    return same and report["inputs"].get("test.jsonl") == sha256(data / "test.jsonl") and _newer(out, model)
-
-
-def _newer(one: Path, other: Path) -> bool:
-    return (one / MANIFEST).stat().st_mtime >= (other / MANIFEST).stat().st_mtime
+    newer = (out / MANIFEST).stat().st_mtime >= (model / MANIFEST).stat().st_mtime
+    return same and newer and report["inputs"].get("test.jsonl") == sha256(data / "test.jsonl")
 
 
 def _stage(module: str, *arguments: object, show: bool = False) -> None:

@@ -35,9 +35,6 @@ class TaskData:
     language: str = ""  # of the texts, a code such as en; for the card
     tags: list[str] = field(default_factory=list)  # for the card
 
-    def facts_path(self, task: Path) -> Path:
-        return (task.parent / self.facts).resolve()
-
     def styles(self) -> dict[str, list[str]]:
         """Style -> templates of requests."""
         return self.requests if isinstance(self.requests, dict) else {"request": self.requests}
@@ -62,7 +59,7 @@ def load_task_data(task: str) -> tuple[Contract, TaskData, Path]:
     faults = _data_faults(contract, data)
     if faults:
         raise faults_error(f"{path}: [data]", faults)
-    return contract, data, data.facts_path(path)
+    return contract, data, (path.parent / data.facts).resolve()
 
 
 @functools.cache

@@ -91,7 +91,7 @@ def tidy(value: Any) -> Any:
 
 def yardstick(contract: Contract, draft: Example) -> tuple[list[str], Section | None]:
     """What this row's answer must hold: keywords, and the section that must name the concept (None: no section)."""
-    text = _text(contract, draft.record)
+    text = "\n".join(_texts(contract, draft.record))
     keywords = [keyword for keyword in dict.fromkeys(draft.keywords) if holds(text, keyword)]
     first = next((section for section in taught_sections(contract) if isinstance(section.kind, Prose)), None)
     return keywords, first if first and mentions(str(draft.record[first.name]), draft.concept) else None
@@ -129,10 +129,6 @@ def _texts(contract: Contract, record: Record) -> list[str]:
     return [text for section in taught_sections(contract) for text in texts_of(record[section.name])]
 
 
-def _text(contract: Contract, record: Record) -> str:
-    return "\n".join(_texts(contract, record))
-
-
 def _form(contract: Contract, draft: Example, record: Record) -> Iterator[tuple[str, str]]:
     """The faults that the contract finds, section by section."""
     whole = True
@@ -158,28 +154,22 @@ def _is_sentence(value: Any) -> bool:
 
 def _content(contract: Contract, fact: Fact, draft: Example, record: Record) -> Iterator[tuple[str, str]]:
     source = "\n".join([*facts(fact).values(), fact.concept, *fact.keywords, draft.request])
-    texts, text = _texts(contract, record), _text(contract, record)
-    markup = sorted({mark for one in texts for mark in _markup(contract, one, source)})
-    if markup:
+    texts = _texts(contract, record)
+    text = "\n".join(texts)
+    if markup := sorted({mark for one in texts for mark in _markup(contract, one, source)}):
         yield "MARKUP", f"not plain text: {', '.join(markup)}"
-    copied = _copied(contract, fact, draft, record)
-    if copied:
+    if copied := _copied(contract, fact, draft, record):
         yield "COPY", copied
-    numbers = invented(text, source)
-    if numbers:
+    if numbers := invented(text, source):
         yield "NUMBER", f"numbers that the facts do not hold: {', '.join(numbers)}"
     keywords, named = yardstick(contract, draft)
-    missing = [keyword for keyword in keywords if not holds(text, keyword)]
-    if missing:
+    if missing := [keyword for keyword in keywords if not holds(text, keyword)]:
         yield "KEYWORD", f"missing words: {', '.join(missing)}"
     if named and not mentions(str(record[named.name]), draft.concept):
         yield "CONCEPT", f'{named.name} does not name "{draft.concept}"'
-    advice = {match.group() for match in _ADVICE.finditer(text)}
-    advice = {phrase for phrase in advice if phrase.lower() not in source.lower()}
-    if advice:
+    if advice := {match[0] for match in _ADVICE.finditer(text) if match[0].lower() not in source.lower()}:
         yield "ADVICE", f"addresses the reader or advises: {', '.join(sorted(advice))}"
-    added = next((sentence for one in texts for sentence in _sentences(one) if _is_added(sentence, source)), None)
-    if added:
+    if added := next((one for text in texts for one in _sentences(text) if _is_added(one, source)), None):
         yield "ADDED", f'no fact says "{shorten(added, 160)}"'
 
 
@@ -196,16 +186,14 @@ def _copied(contract: Contract, fact: Fact, draft: Example, record: Record) -> s
     words = [_words(text) for text in _texts(contract, record)]
     instructions = [_words(rule) for rule in (*RULES, TASK, *map(form, taught_sections(contract)))]
     runs = {run for line in instructions for run in _runs(line)}
-    shared = next((run for line in words for run in _runs(line) if run in runs), None)
-    if shared:
+    if shared := next((run for line in words for run in _runs(line) if run in runs), None):
         return f'repeats the instructions: "{" ".join(shared)}"'
     request = _words(draft.request)
     beside = [word for word in request if word not in _words(draft.concept)]
     if len(beside) >= REQUEST_WORDS and any(f" {' '.join(request)} " in f" {' '.join(line)} " for line in words):
         return "repeats the request"
     sentences = [" ".join(_words(one)) for text in _texts(contract, record) for one in _sentences(text)]
-    twice = next((one for one in sentences if one.count(" ") >= 3 and sentences.count(one) > 1), None)
-    if twice:
+    if twice := next((one for one in sentences if one.count(" ") >= 3 and sentences.count(one) > 1), None):
         return f'repeats itself: "{shorten(twice, 100)}"'
     given = [_words(text) for text in (*facts(fact).values(), *_texts(contract, draft.record))]
     prose = [_words(str(record[s.name])) for s in taught_sections(contract) if isinstance(s.kind, Prose)]
