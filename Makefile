@@ -1,18 +1,27 @@
 # Facts -> dataset -> LoRA -> GGUF -> Ollama -> measured.  `make` alone prints the targets.
 #   PRESET=tiny runs any stage with the embedded base; TORCH_BACKEND=cpu installs torch without CUDA's libraries.
 #   SET="epochs=2 lora_r=16" overrides settings of the preset and always trains.
+#   TASK=path/my_task.toml takes your own task: its folder in artifacts/ and its model have the name in that file.
 TASK   ?= terminology
 PRESET ?= mistral_7b
 TYPE   ?= q4_k_m
-NAME   ?= $(if $(filter tiny,$(PRESET)),medical-mistral:tiny,medical-mistral)
 LIMIT  ?= 74
 SET    ?=
 
 VENV   ?= .venv
 PYTHON ?= $(VENV)/bin/python
 READY  := $(VENV)/installed
-DATASET := artifacts/$(TASK)/dataset
-RUN     := artifacts/$(TASK)/$(PRESET)
+
+SHIPPED   := contract/tasks/terminology.toml
+TASK_FILE := $(if $(filter %.toml,$(TASK)),$(TASK),contract/tasks/$(TASK).toml)
+# The first text of a key in the task's TOML, in characters that a path and a model's name may have.
+key = $(shell sed -n "s/^$(1) *= *[\"']\([^\"']*\).*/\1/p" $(TASK_FILE) 2>/dev/null | head -n 1 | tr -c 'A-Za-z0-9_./\n-' _)
+TASK_NAME := $(or $(subst /,_,$(call key,name)),$(basename $(notdir $(TASK))))
+FACTS     := $(wildcard $(shell find $(dir $(TASK_FILE))$(call key,facts) -type f 2>/dev/null))
+# Only the shipped task's model is called medical-mistral: no other task replaces it in an Ollama.
+NAME ?= $(if $(filter $(SHIPPED),$(TASK_FILE)),medical-mistral,$(TASK_NAME))$(if $(filter tiny,$(PRESET)),:tiny)
+DATASET := artifacts/$(TASK_NAME)/dataset
+RUN     := artifacts/$(TASK_NAME)/$(PRESET)
 CONTRACT := $(wildcard plumbing/*.py contract/*.py contract/tasks/*.toml contract/bases/*.toml models/*.py)
 
 .DEFAULT_GOAL := help
@@ -43,7 +52,7 @@ lint: $(READY) ## ruff (format and check), mypy (contract/) and the facts
 MAKE_DATASET = $(PYTHON) -m data_gen $(TASK) --out $(DATASET)
 dataset: $(READY) ## facts -> dataset, its card and its leak certificate; the same bytes every time
 	$(MAKE_DATASET)
-$(DATASET)/manifest.json: $(shell find data_gen -type f ! -name '*.pyc') $(CONTRACT) | $(READY)
+$(DATASET)/manifest.json: $(shell find data_gen -type f ! -name '*.pyc') $(CONTRACT) $(wildcard $(TASK_FILE)) $(FACTS) | $(READY)
 	$(MAKE_DATASET)
 
 finetune: $(RUN)/adapter/manifest.json ## dataset -> LoRA adapter (PRESET=mistral_7b: one CUDA GPU; PRESET=tiny: CPU)
@@ -62,8 +71,8 @@ $(RUN)/model-f16/manifest.json: $(RUN)/adapter/manifest.json $(QUANTIZE)
 $(RUN)/model-base/manifest.json: $(RUN)/adapter/manifest.json $(QUANTIZE)
 	$(PYTHON) -m quantize $(RUN)/adapter --out $(RUN)/model-base --type $(TYPE) --base-only
 
-export QUESTION ?= Explain the medical term: Hypertension
-ask: $(RUN)/model/manifest.json ## one QUESTION to the model, answered in this process: no Ollama is needed
+export QUESTION ?=
+ask: $(RUN)/model/manifest.json ## one QUESTION (default: the task's example) to the model in this process, without an Ollama
 	@$(PYTHON) -m scripts.ask $(RUN)/model "$$QUESTION"
 
 register: $(RUN)/model/manifest.json ## model -> the Ollama that answers at OLLAMA_HOST
@@ -87,7 +96,7 @@ parity: $(RUN)/model/manifest.json ## is the served prompt, token by token, the 
 attribute: $(RUN)/model/manifest.json $(RUN)/model-f16/manifest.json ## at which step, from adapter to Ollama, did answers change?
 	$(PYTHON) -m eval.attribute $(RUN) --data $(DATASET) --limit $(LIMIT)
 
-release: register ## may it be published?  certificate, self-test, parity and gate, one line each
+release: register ## may it be published?  certificate, self-test, parity and gate, one line for each
 	$(PYTHON) -m scripts.release --data $(DATASET) --model-dir $(RUN)/model --model $(NAME) \
 	  --gate eval/gates/$(PRESET).toml --out $(RUN)/release
 

@@ -1,4 +1,6 @@
-"""Compose and certify a tenth of the rows, then all of them, each in a fresh process on one core: time and memory.
+"""Time and memory to compose and certify a tenth of the rows, then all of them.
+
+Each runs in a fresh process on one core.
 
 python -m benchmarks.bench_data_gen [--rows 100000] [--task terminology]
 """
@@ -13,12 +15,11 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 
-from data_gen.__main__ import SEED
-from data_gen.certify import certify
 from data_gen.compose.dataset import concept_groups, make_dataset
-from data_gen.compose.split import split
+from data_gen.compose.split import SEED, split
 from data_gen.compose.task_data import load_task_data
 from data_gen.facts import read_facts
+from data_gen.leaks.certification import certify
 from plumbing.errors import UserError, run
 
 ROWS = 100_000
@@ -44,11 +45,11 @@ def main() -> None:
         print(json.dumps(asdict(measure(args.task, args.rows))))
         return
     small, large = (_in_a_fresh_process(args.task, rows) for rows in (args.rows // 10, args.rows))
-    print(table(small, large))
+    print(comparison(small, large))
 
 
 def measure(task: str, rows: int) -> Measured:
-    """Compose and certify `rows` rows in this process, on one core where the system can hold it there."""
+    """Compose and certify `rows` rows in this process, on one core if the system can pin it there."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     started = time.perf_counter()
@@ -64,7 +65,7 @@ def measure(task: str, rows: int) -> Measured:
 def _peak_mebibytes() -> float:
     try:
         import resource
-    except ImportError:  # no such figure on Windows
+    except ImportError:  # Windows does not report it
         return float("nan")
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kibibytes elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
@@ -74,13 +75,13 @@ def _in_a_fresh_process(task: str, rows: int) -> Measured:
     command = [sys.executable, "-m", "benchmarks.bench_data_gen", "--task", task, "--rows", str(rows), "--alone"]
     result = subprocess.run(command, env=os.environ | _ONE_THREAD, capture_output=True, text=True)
     if result.returncode:
-        why = (result.stderr.strip().splitlines() or ["no word why"])[-1].removeprefix("error: ")
+        why = (result.stderr.strip().splitlines() or ["without an error message"])[-1].removeprefix("error: ")
         raise UserError(f"{rows:,} rows: {why}")
     return Measured(**json.loads(result.stdout))
 
 
-def table(small: Measured, large: Measured) -> str:
-    """Both runs, and how much more the larger one took."""
+def comparison(small: Measured, large: Measured) -> str:
+    """Both runs as a text table, and how much more the larger one took."""
     lines = [f"{'rows':>9}{'compose s':>11}{'certify s':>11}{'rows/s':>9}{'peak MiB':>10}  certificate"]
     for one in (small, large):
         speed = f"{one.rows / one.seconds:,.0f}"
@@ -94,7 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_data_gen", description=__doc__.split("\n")[0])
     parser.add_argument("--rows", type=int, default=ROWS, help=f"rows of the larger run (default {ROWS:,})")
     parser.add_argument("--task", default="terminology", help="a shipped task or the path of a task's TOML")
-    parser.add_argument("--alone", action="store_true", help="only --rows rows, in this process, as JSON")
+    parser.add_argument(
+        "--alone", action="store_true", help="measure only --rows rows, in this process, and print JSON"
+    )
     return parser
 
 

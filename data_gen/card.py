@@ -1,6 +1,6 @@
-"""A dataset's rows and facts -> README.md, its Hugging Face dataset card (the wording: card.md.jinja).
+"""A dataset's rows and facts -> README.md, its Hugging Face dataset card (wording: card.md.jinja).
 
-Every figure in it is computed here from what is passed in; the card embeds the files that data_gen/pictures.py draws.
+Every figure in it is computed here from the rows and facts; the card embeds the files that data_gen/pictures.py draws.
 """
 
 from __future__ import annotations
@@ -9,154 +9,111 @@ import dataclasses
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from contract.contract import Contract
 from contract.example import Example
 from contract.kinds import Choice, Fixed, Items, Kind, Pairs
+from data_gen.compose.dataset import Dataset, by_category
 from data_gen.facts import Fact
+from plumbing.templates import render
+from plumbing.wording import texts_of
 
-TEMPLATE = "card.md.jinja"
+TEMPLATE = Path(__file__).with_name("card.md.jinja")
 SCORED = 2000  # texts at most that readability is measured on: half a millisecond each
-MADE = {
-    "licence": "unknown",
-    "language": "",
-    "tags": [],
-    "attribution": False,
-    "teacher": "",
-}  # what `made` may leave out
-_SIZES = (1_000, 10_000, 100_000, 1_000_000)  # the bounds of the Hub's size categories
+DEFAULTS = {"licence": "unknown", "language": "", "tags": [], "attribution": False, "teacher": ""}
+_SIZES = {"n<1K": 0, "1K<n<10K": 1_000, "10K<n<100K": 10_000, "100K<n<1M": 100_000, "1M<n<10M": 1_000_000}
 _STYLE = re.compile(r"(\w+)-\d+")  # the last part of a row's id: style-number
-Shape = str | list[Any] | dict[str, Any]  # of a value: a dtype, [of the elements], {field: of its value}
 
 
 def card(
-    contract: Contract,
-    dataset: Mapping[str, Sequence[Example]],
-    facts: Sequence[Fact],
-    certificate_line: str,
-    made: Mapping[str, Any],
+    contract: Contract, dataset: Dataset, facts: Sequence[Fact], certificate_line: str, origin: Mapping[str, Any]
 ) -> str:
-    """The card's text.  Of `facts`, those count that a row was made from (a row's id is FACT_ID/STYLE-NUMBER).
+    """The card's text.  Of `facts`, only those count that a row was made from (a row's id is FACT_ID/STYLE-NUMBER).
 
-    `made` needs command, task, seed and sha256 (of the dataset).  It may hold licence (of the texts, as the Hub spells
-    it), language (a code such as en), tags, and attribution (whether ATTRIBUTION.md and licences/ stand beside the
+    `origin` needs command, task, seed and sha256 (of the dataset).  It may hold licence (of the texts, as the Hub
+    spells it), language (a code such as en), tags, and attribution (whether ATTRIBUTION.md and licences/ are beside the
     card); whatever else it holds is listed.  A missing key raises jinja2.UndefinedError.
     """
-    import jinja2
-
-    made = {**MADE, **made}
+    origin = DEFAULTS | dict(origin)
     rows = [row for members in dataset.values() for row in members]
     ids = {row.id.rpartition("/")[0] for row in rows}
     used = [fact for fact in facts if fact.id in ids]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False,
-    )  # fmt: skip
-    environment.filters |= {"cell": _cell, "fenced": _fenced}
-    return environment.get_template(TEMPLATE).render(
-        front_matter=front_matter(contract, dataset, made),
-        title=_title(contract), contract=contract, made=made, certificate_line=certificate_line,
-        rows=len(rows), concepts=len({row.concept for row in rows}), example=_example(dataset),
-        splits=list(dataset), categories=categories(dataset), styles=styles(rows),
-        prompted=sum(row.system != "" for row in rows), lengths=lengths(contract, rows), reading=readability(contract, rows),
-        facts=len(used), reviewed=sum(fact.reviewed for fact in used), unsourced=sum(not fact.sources for fact in used),
-        sources=sources(used), licences=licences(used),
-    )  # fmt: skip
+    return render(TEMPLATE, {
+        "front_matter": front_matter(contract, dataset, origin), "title": _title(contract), "contract": contract,
+        "origin": origin, "medical": "medical" in origin["tags"], "certificate_line": certificate_line,
+        "rows": len(rows), "concepts": len({row.concept for row in rows}), "example": rows[0],
+        "example_json": json.dumps(vars(rows[0]), ensure_ascii=False, indent=2), "splits": list(dataset),
+        "categories": by_category(dataset), "styles": styles(rows), "prompted": sum(row.system != "" for row in rows),
+        "lengths": lengths(contract, rows), "readability": readability(contract, rows),
+        "facts": len(used), "reviewed": sum(fact.reviewed for fact in used),
+        "unsourced": sum(not fact.sources for fact in used), "sources": sources(used), "licences": licences(used),
+    })  # fmt: skip
 
 
-def front_matter(contract: Contract, dataset: Mapping[str, Sequence[Example]], made: Mapping[str, Any]) -> str:
-    """The card's YAML: what the Hub shows and what `load_dataset` goes by."""
-    import yaml
+def front_matter(contract: Contract, dataset: Dataset, origin: Mapping[str, Any]) -> str:
+    """The card's YAML: what the Hub shows and what `load_dataset` reads."""
+    from huggingface_hub import DatasetCardData
 
     rows = [row for members in dataset.values() for row in members]
-    tags = ["synthetic", "structured-output", "education", *made["tags"], *sorted({row.category for row in rows})]
-    fields = {
-        "pretty_name": _title(contract),
-        "license": made["licence"],
-        **({"language": [made["language"]]} if made["language"] else {}),
-        "task_categories": ["text-generation"],
-        "size_categories": [size_category(len(rows))],
-        "tags": list(dict.fromkeys(tag.replace("_", "-") for tag in tags)),
-        "configs": [{"config_name": "default", "data_files": [{"split": s, "path": f"{s}.jsonl"} for s in dataset]}],
-        "dataset_info": {"config_name": "default", "features": _columns(shape(contract))},
-    }
-    return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
+    tags = ["synthetic", "structured-output", "education", *origin["tags"], *sorted({row.category for row in rows})]
+    return DatasetCardData(
+        pretty_name=_title(contract),
+        license=origin["licence"],
+        language=[origin["language"]] if origin["language"] else None,
+        task_categories=["text-generation"],
+        size_categories=[size_category(len(rows))],
+        tags=list(dict.fromkeys(tag.replace("_", "-") for tag in tags)),
+        configs=[{"config_name": "default", "data_files": [{"split": s, "path": f"{s}.jsonl"} for s in dataset]}],
+        dataset_info={"config_name": "default", "features": columns(contract)},
+    ).to_yaml()
 
 
 def size_category(rows: int) -> str:
-    """The Hub's name for so many rows.
+    """The Hub's name for a number of rows.
 
     >>> size_category(999), size_category(3000)
     ('n<1K', '1K<n<10K')
     """
-    names = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M")
-    return names[sum(rows >= bound for bound in _SIZES)]
+    return [name for name, least in _SIZES.items() if rows >= least][-1]
 
 
-def shape(contract: Contract) -> dict[str, Shape]:
-    """The columns of a row: text, but for the keywords (a list of text) and the record (by the sections' kinds)."""
-    columns: dict[str, Shape] = {field.name: "string" for field in dataclasses.fields(Example)}
-    record: Shape = {section.name: _value_shape(section.kind) for section in contract.sections}
-    return columns | {"record": record, "keywords": ["string"]}
+def columns(contract: Contract) -> list[dict[str, Any]]:
+    """The columns of a row, as `dataset_info.features` spells them.
+
+    All are text, except the keywords (a list of text) and the record (a struct by the sections' kinds).  Categories and
+    choices stay text too, as `load_dataset("json")` reads them; they are not a ClassLabel.
+    """
+    types = {field.name: {"dtype": "string"} for field in dataclasses.fields(Example)} | {
+        "record": {"struct": [{"name": section.name} | _type(section.kind) for section in contract.sections]},
+        "keywords": {"list": "string"},
+    }
+    return [{"name": name, **of} for name, of in types.items()]
 
 
-def _value_shape(kind: Kind) -> Shape:
+def _type(kind: Kind) -> dict[str, Any]:
     if isinstance(kind, Pairs):
-        return [dict.fromkeys(kind.labels, "string")]
-    return ["string"] if isinstance(kind, Items) else "string"
-
-
-def _columns(fields: Mapping[str, Shape]) -> list[dict[str, Any]]:
-    """The shape as `dataset_info.features` spells it."""
-    return [{"name": name, **_column(of)} for name, of in fields.items()]
-
-
-def _column(of: Shape) -> dict[str, Any]:
-    if isinstance(of, dict):
-        return {"struct": _columns(of)}
-    if isinstance(of, list):
-        return {"list": _columns(of[0]) if isinstance(of[0], dict) else of[0]}
-    return {"dtype": of}
-
-
-def categories(dataset: Mapping[str, Sequence[Example]]) -> list[tuple[str, list[int]]]:
-    """Each category, then all of them: rows and concepts of each split and of the whole dataset, in turn."""
-    found: dict[str | None, list[tuple[Counter[str], set[str]]]] = {}
-    names = sorted({row.category for rows in dataset.values() for row in rows})
-    for name in [*names, None]:
-        found[name] = [(Counter(), set()) for _ in range(len(dataset) + 1)]
-    for number, rows in enumerate(dataset.values()):
-        for row in rows:
-            for counts, concepts in (found[name][n] for name in (row.category, None) for n in (number, -1)):
-                counts["rows"] += 1
-                concepts.add(row.concept)
-    return [(name or "all", [n for counts, concepts in sides for n in (counts["rows"], len(concepts))])
-            for name, sides in found.items()]  # fmt: skip
+        return {"list": [{"name": label, "dtype": "string"} for label in kind.labels]}
+    return {"list": "string"} if isinstance(kind, Items) else {"dtype": "string"}
 
 
 def styles(rows: Iterable[Example]) -> list[tuple[str, int]]:
-    """Rows by the style of their request, as the row's id names it; none where there is but one."""
+    """Rows by the style of their request, as the row's id names it; empty if there is only one style."""
     matches = (_STYLE.fullmatch(row.id.rpartition("/")[2]) for row in rows)
     counts = Counter(match[1] if match else "" for match in matches)
     return [(name or "(not named)", n) for name, n in sorted(counts.items())] if len(counts) > 1 else []
 
 
 def lengths(contract: Contract, rows: Sequence[Example]) -> list[tuple[str, list[str]]]:
-    """Words of responses, of each section and of requests; headings and list marks count in responses alone."""
+    """Words of responses, of each section and of requests; only responses count headings and list marks."""
     named = {"response": [len(row.response.split()) for row in rows]}
     for section in contract.sections:
-        named[f"section {section.title}"] = [_words(row.record[section.name]) for row in rows]
+        values = (row.record[section.name] for row in rows)
+        named[f"section {section.title}"] = [sum(len(text.split()) for text in texts_of(value)) for value in values]
     named["request"] = [len(row.request.split()) for row in rows]
     return [(name, spread(numbers, "g")) for name, numbers in named.items()]
-
-
-def _words(value: Any) -> int:
-    if isinstance(value, str):
-        return len(value.split())
-    return sum(map(_words, value.values() if isinstance(value, dict) else value))
 
 
 def spread(numbers: Sequence[float], form: str) -> list[str]:
@@ -175,33 +132,30 @@ def spread(numbers: Sequence[float], form: str) -> list[str]:
 def readability(contract: Contract, rows: Sequence[Example]) -> dict[str, Any]:
     """textstat's scores over the first row of each concept, SCORED concepts at most, evenly chosen; {} for no prose.
 
-    What is scored is the record's text: no headings, no fixed or chosen answers.
+    Only the record's texts are scored: no headings, no fixed or chosen answers.
     """
     import textstat
 
+    names = [section.name for section in contract.sections if not isinstance(section.kind, Fixed | Choice)]
+    if not names:
+        return {}
     first: dict[str, Example] = {}
     for row in rows:
         first.setdefault(row.concept, row)
     chosen = list(first.values())[:: -(-len(first) // SCORED)]
-    names = [section.name for section in contract.sections if not isinstance(section.kind, Fixed | Choice)]
-    texts = [" ".join(part for name in names for part in _sentences(row.record[name])) for row in chosen]
-    if not names:
-        return {}
+    texts = [" ".join(_sentences(row.record[name] for name in names)) for row in chosen]
     measures = {
         "Flesch reading ease": textstat.flesch_reading_ease,
         "Flesch-Kincaid grade": textstat.flesch_kincaid_grade,
     }
-    table = [(name, spread([measure(text) for text in texts], ".1f")) for name, measure in measures.items()]
-    return {"texts": len(texts), "table": table}
+    scores = [(name, spread([measure(text) for text in texts], ".1f")) for name, measure in measures.items()]
+    return {"texts": len(texts), "scores": scores}
 
 
-def _sentences(value: Any) -> Iterable[str]:
-    """The texts of a section's value, each ended by a mark, so that a list is not taken for one long sentence."""
-    if isinstance(value, str):
-        yield value if value.endswith((".", "!", "?")) else f"{value}."
-    else:
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _sentences(part)
+def _sentences(values: Iterable[Any]) -> Iterator[str]:
+    """The texts of the values, each ended by a mark, so that a list does not count as one long sentence."""
+    for text in texts_of(list(values)):
+        yield text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def sources(facts: Iterable[Fact]) -> list[tuple[str, str, int]]:
@@ -222,25 +176,3 @@ def _sources(fact: Fact) -> set[tuple[str, str]]:
 def _title(contract: Contract) -> str:
     name = contract.name.replace("_", " ").strip()
     return f"{name[:1].upper()}{name[1:]}: answers in {len(contract.sections)} fixed sections"
-
-
-def _example(dataset: Mapping[str, Sequence[Example]]) -> dict[str, str]:
-    """The first row: as a model sees it, and as it stands in the file."""
-    row = next(row for rows in dataset.values() for row in rows)
-    return {
-        "request": row.request,
-        "response": row.response,
-        "row": json.dumps(vars(row), ensure_ascii=False, indent=2),
-    }
-
-
-def _cell(value: Any) -> str:
-    """Text that stands in one cell of a Markdown table."""
-    return " ".join(str(value).split()).replace("\\", "\\\\").replace("|", "\\|")
-
-
-def _fenced(value: Any, language: str = "text") -> str:
-    """A Markdown code block, its fence longer than any run of backticks in the text."""
-    text = str(value)
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
-    return f"{fence}{language}\n{text}\n{fence}"

@@ -1,12 +1,12 @@
-"""Facts: sourced rows about one concept each, one JSON object a line, read and checked with all faults at once."""
+"""JSONL files -> facts: sourced rows about one concept each.  All faults are reported at once."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from plumbing.errors import UserError, faults_error, unknown_key
 from plumbing.jsonl import first_faults, read_lines
@@ -22,7 +22,7 @@ class Fact:
     concept: str
     aliases: tuple[str, ...] = ()
     expansion: str = ""  # of an abbreviation
-    same_as: str = ""  # the concept that this one is another name of, where no name is shared to the letter
+    same_as: str = ""  # the concept that this one is another name of, if the two facts share no name
     other_senses: tuple[str, ...] = ()  # of an ambiguous abbreviation
     keywords: tuple[str, ...] = ()
     sources: tuple[dict[str, str], ...] = ()  # {name, id, url, licence}; empty: general knowledge
@@ -31,7 +31,7 @@ class Fact:
 
     @property
     def group(self) -> str:
-        """What is split as one: an abbreviation and the thing it stands for have the same group."""
+        """Facts of one group fall into one split: an abbreviation and the thing it stands for have the same group."""
         return (self.same_as or self.expansion or self.concept).lower()
 
     @property
@@ -42,20 +42,20 @@ class Fact:
 
 OWN = {f.name for f in dataclasses.fields(Fact) if f.name != "texts"}
 TEXTS = {"definition", "mechanism", "clinical"}  # known whether a task names them or not
-_Located = tuple[str, Fact]  # file:line of a fact, and the fact
+T = TypeVar("T")
 
 
 def fact_files(path: Path) -> list[Path]:
     """The JSONL files of a file's or folder's path, in order of their names."""
     files = sorted(p for p in path.glob("[!.]*.jsonl") if p.is_file()) if path.is_dir() else [path]
     if not files or not all(file.is_file() for file in files):
-        raise UserError(f"{path}: no facts there (wanted a .jsonl file, or a folder of them)")
+        raise UserError(f"{path}: no facts there (expected a .jsonl file, or a folder of them)")
     return files
 
 
 def read_facts(path: Path, texts: set[str]) -> list[Fact]:
     """All facts below `path`; each must hold every field in `texts`.  Raises UserError with the faults of all files."""
-    located: list[_Located] = []
+    located: list[tuple[str, Fact]] = []  # file:line of a fact, and the fact
     faults: list[str] = []
     for file in fact_files(path):
         for number, row, unreadable in read_lines(file):
@@ -64,7 +64,13 @@ def read_facts(path: Path, texts: set[str]) -> list[Fact]:
             faults += [f"{where}: {fault}" for fault in found]
             if not found:
                 located.append((where, to_fact(row)))
-    faults += [*_double_ids(located), *_shared_names(located)]
+    for where, _, there, _, name in repeated(located, lambda fact: [(fact.id, fact.id)]):
+        faults.append(f"{where}: id '{name}' is also at {there}")
+    # Facts that share a name but no group could fall into two splits, and a test concept be trained on.
+    for where, fact, there, other, name in repeated(located, lambda fact: [(n, n) for n in sorted(fact.names)]):
+        if other.group != fact.group:
+            cure = f"say which is meant: same_as = '{other.group}'"
+            faults.append(f"{where}: '{name}' is also a name of {there}; {cure}")
     if not faults and not located:
         faults = ["holds no fact"]
     if faults:
@@ -73,7 +79,7 @@ def read_facts(path: Path, texts: set[str]) -> list[Fact]:
 
 
 def row_faults(row: Any, texts: set[str]) -> list[str]:
-    """What keeps a parsed line from being a fact that holds every field in `texts`."""
+    """Why a parsed line is not a fact that holds every field in `texts`."""
     if not isinstance(row, dict):
         return ["not a JSON object"]
     known = OWN | TEXTS | texts
@@ -82,18 +88,14 @@ def row_faults(row: Any, texts: set[str]) -> list[str]:
     faults += [f"missing key '{key}'" for key in sorted(texts - row.keys())]
     for key in sorted(row.keys() & (TEXTS | texts)):
         if not isinstance(row[key], str | list) or not row[key] or (isinstance(row[key], str) and not row[key].strip()):
-            faults.append(f"'{key}' is {row[key]!r}, wanted text or a list")
+            faults.append(f"'{key}' is {row[key]!r}, expected text or a list")
     faults += [f"'{key}' is empty" for key in ("id", "category", "concept") if not str(row.get(key, key)).strip()]
     named = [("expansion", row.get("expansion")), ("same_as", row.get("same_as"))]
-    named += [(key, one) for key in ("aliases", "other_senses", "keywords") for one in _listed(row.get(key))]
-    faults += [
-        f"'{key}' holds a blank text" for key, text in named if isinstance(text, str) and text and not text.strip()
-    ]
+    lists = {key: row.get(key) for key in ("aliases", "other_senses", "keywords")}
+    named += [(key, one) for key, value in lists.items() if isinstance(value, list) for one in value]
+    blank = [key for key, text in named if isinstance(text, str) and text and not text.strip()]
+    faults += [f"'{key}' holds a blank text" for key in blank]
     return [fault.replace(" key '", " field '", 1) for fault in faults]
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 def to_fact(row: dict[str, Any]) -> Fact:
@@ -102,19 +104,16 @@ def to_fact(row: dict[str, Any]) -> Fact:
     return Fact(**own, texts={key: value for key, value in row.items() if key not in OWN})
 
 
-def _double_ids(located: Iterable[_Located]) -> Iterator[str]:
-    first: dict[str, str] = {}
-    for where, fact in located:
-        if fact.id in first:
-            yield f"{where}: id '{fact.id}' stands at {first[fact.id]} too"
-        first.setdefault(fact.id, where)
+def repeated(
+    located: Iterable[tuple[T, Fact]], keys: Callable[[Fact], Iterable[tuple[str, str]]]
+) -> Iterator[tuple[T, Fact, T, Fact, str]]:
+    """Each fact with a key that an earlier fact has: where it is, the fact, both of the earlier one, the key's spelling.
 
-
-def _shared_names(located: Iterable[_Located]) -> Iterator[str]:
-    """Facts that share a name but no group could be parted, and a test concept then be known from training."""
-    first: dict[str, _Located] = {}
+    `keys` gives a fact's keys, each with its spelling in that fact.
+    """
+    first: dict[str, tuple[T, Fact]] = {}
     for where, fact in located:
-        for name in sorted(fact.names):
-            there, other = first.setdefault(name, (where, fact))
-            if other.group != fact.group:
-                yield f"{where}: '{name}' is a name of {there} too; say which is meant: same_as = '{other.group}'"
+        for key, spelling in keys(fact):
+            if key in first:
+                yield where, fact, *first[key], spelling
+            first.setdefault(key, (where, fact))

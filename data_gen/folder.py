@@ -1,4 +1,4 @@
-"""Rows, facts and certificate -> dataset folder: it explains itself, and appears whole or not at all."""
+"""Rows, facts and certificate -> dataset folder with card and manifest, whole or not at all."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from plumbing.handover import new_folder, sha256, write_manifest
 if TYPE_CHECKING:
     from data_gen.teacher.teach import Taught
 
-PACKAGES = ("numpy", "scipy", "datasketch", "textstat", "matplotlib")  # what the folder's figures come from
+PACKAGES = ("numpy", "scipy", "textstat", "matplotlib")  # what the folder's figures come from
 
 
 @dataclass(frozen=True)
-class Made:
+class DatasetParts:
     """All that a dataset folder is written from."""
 
     contract: Contract
@@ -39,23 +39,26 @@ class Made:
     taught: Taught | None = None  # by a model; None: composed from the task's templates
 
 
-def write_folder(out: Path, made: Made, started: float) -> str:
-    """Write the dataset folder, unless one with the same content is there; returns the dataset's sha256.  `started` is a time.monotonic() value."""
+def write_folder(out: Path, parts: DatasetParts, started: float) -> str:
+    """Write the dataset folder, unless one with the same content exists; returns the dataset's sha256.
+
+    `started` is a time.monotonic() value.
+    """
     from data_gen.pictures import pictures
 
-    settings = made.settings | ({"teacher": made.taught.pins | made.taught.counts} if made.taught else {})
-    inputs = {path.name: sha256(path) for path in fact_files(made.facts)}
-    counts = {name: len(rows) for name, rows in made.dataset.items()}
+    settings = parts.settings | ({"teacher": parts.taught.pins | parts.taught.counts} if parts.taught else {})
+    inputs = {path.name: sha256(path) for path in fact_files(parts.facts)}
+    counts = {name: len(rows) for name, rows in parts.dataset.items()}
     with new_folder(out, "dataset", keep_equal=True) as folder:
-        _write_rows(folder, made.dataset)
-        _write_sources(folder, made.task, made.facts)
-        _write(folder / "concepts.json", json.dumps(concept_groups(made.sides), indent=1, ensure_ascii=False) + "\n")
-        _write(folder / "certificate.json", made.certificate.to_json())
-        if made.taught:
-            _write(folder / "failed.jsonl", "".join(row.to_json() + "\n" for row in made.taught.failed))
-        pictures(made.dataset, folder)
+        _write_rows(folder, parts.dataset)
+        _write_sources(folder, parts.task, parts.facts)
+        _write(folder / "concepts.json", json.dumps(concept_groups(parts.sides), indent=1, ensure_ascii=False) + "\n")
+        _write(folder / "certificate.json", parts.certificate.to_json())
+        if parts.taught:
+            _write(folder / "failed.jsonl", "".join(row.to_json() + "\n" for row in parts.taught.failed))
+        pictures(parts.dataset, folder)
         identity = digest(folder)
-        _write(folder / "README.md", _card(made, identity, (folder / "ATTRIBUTION.md").is_file()))
+        _write(folder / "README.md", _card(parts, identity, (folder / "ATTRIBUTION.md").is_file()))
         write_manifest(folder, "dataset", inputs, settings, counts, PACKAGES, started)
     return identity
 
@@ -75,7 +78,7 @@ def _write_rows(folder: Path, dataset: Dataset) -> None:
 
 
 def _write_sources(folder: Path, task: Path, facts: Path) -> None:
-    """The task, and the facts' attribution and licences where they have some."""
+    """The task, and the facts' attribution and licences if there are any."""
     shutil.copyfile(task, folder / "task.toml")
     beside = facts if facts.is_dir() else facts.parent
     if (beside / "ATTRIBUTION.md").is_file():
@@ -88,18 +91,19 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")
 
 
-def _card(made: Made, identity: str, attribution: bool) -> str:
+def _card(parts: DatasetParts, identity: str, attribution: bool) -> str:
     from data_gen.card import card
 
-    facts = [fact for members in made.sides.values() for fact in members]
-    told = {
-        "command": made.command, "task": made.contract.name, "seed": made.settings["seed"], "sha256": identity,
-        "licence": made.data.licence, "language": made.data.language, "tags": made.data.tags, "attribution": attribution,
+    facts = [fact for members in parts.sides.values() for fact in members]
+    origin = {
+        "command": parts.command, "task": parts.contract.name, "seed": parts.settings["seed"], "sha256": identity,
+        "licence": parts.data.licence, "language": parts.data.language, "tags": parts.data.tags,
+        "attribution": attribution,
     }  # fmt: skip
-    if made.taught:
-        counts = made.taught.counts
-        told["teacher"] = f"{made.taught.pins['model']}, digest {made.taught.pins['digest']}"
-        told["rows asked of it"] = (
+    if parts.taught:
+        counts, pins = parts.taught.counts, parts.taught.pins
+        origin["teacher"] = f"{pins['model']}, digest {pins['digest']}"
+        origin["rows asked of it"] = (
             f"{counts['rows']}: {counts['accepted']} accepted, {counts['failed']} failed (failed.jsonl)"
         )
-    return card(made.contract, made.dataset, facts, made.certificate.line(), told)
+    return card(parts.contract, parts.dataset, facts, parts.certificate.line(), origin)

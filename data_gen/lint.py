@@ -1,260 +1,37 @@
-"""Fact files -> every fault, a line each.  `python -m data_gen.lint [PATH ...]`; without a path the shipped facts.
+"""Fact files (default: the shipped ones) -> every fault.  `python -m data_gen.lint [PATH ...]`
 
-A finding is `file:line id: rule: what was found; cure`.  Exit code 0 when there is none, 1 otherwise.
-
-Some rules hold for any fact.  The others hold for teaching facts: the shipped ones, and any with two of the texts
-definition, mechanism and clinical.  So a user's own task may name other fields, and ask less of them.
+A line is `file:line id: rule: what was found; cure`.  Exit code 0 if there is none, 1 otherwise.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from data_gen.facts import OWN, TEXTS, Fact, fact_files, row_faults, to_fact
-from data_gen.lint_texts import Found, character_faults, sentences, teaching_faults, text_faults
-from data_gen.spelling import name_key
-from plumbing.errors import UserError, run
-from plumbing.jsonl import read_lines
-from plumbing.toml_file import table_faults
-
-SHIPPED = Path(__file__).parent / "facts/terminology"
-ANY_FACT = {  # rule -> what it wants
-    "unreadable": "a line is one JSON object",
-    "field": "no field is missing, unknown, empty or of the wrong type",
-    "same-id": "an id stands once",
-    "same-name": "a name, in singular or plural, belongs to one concept, or same_as says which is meant",
-    "reviewed": "reviewed is false: no field can tell the reviewer yet",
-    "characters": "no character that only looks like an ASCII one, no word of two alphabets, accents composed",
-    "blanks": "single blanks, none at the ends, no tab, no new line",
-    "seam": "no doubled word, no template's hole, no mark or blank too many or too few",
-    "article": "a or an by the sound that follows",
-    "brackets": "every bracket has its partner",
-}
-TEACHING_FACT = {
-    "id": "an id is category/slug, the slug of small letters, digits and hyphens",
-    "category": "a shipped fact's category is the name of its file",
-    "source": "a source has name, id, url and licence",
-    "licence": "a source's licence is an allowed one: none forbids commercial use or changes",
-    "closed-source": "no source is UMLS or SNOMED, or came through them",
-    "same-text": "a sentence stands once",
-    "unnamed": "the definition names the concept",
-    "expansion": "the definition of an abbreviation spells it out",
-    "category-only": "the definition tells more than of what sort the concept is (a disease, a test)",
-    "repeats-term": "the definition tells more than the term does",
-    "abbreviation": "an abbreviation is spelled out at its first use",
-    "length": "words and sentences of each text, and words of the three together, as an answer can bear",
-    "keywords": "3 to 8 keywords, each in the texts",
-    "sentence": "a sentence begins with a large letter and ends with a mark",
-    "dosing": "no dose",
-    "advice": "no advice to a person",
-    "percentage": "no percentage in a fact without sources",
-}
-REQUIRED = ("keywords", "sources", "reviewed")  # of a teaching fact, beside its texts and what every fact must have
-LICENCES = ("CC0-1.0", "CC-BY-3.0", "CC-BY-4.0", "MIT", "US government work")
-_SOURCE = {"name", "id", "url", "licence"}
-_CLOSED = re.compile(r"umls|snomed|uts\.nlm\.nih|\bC\d{7}\b", re.I)  # C0020538 is an id of the UMLS
-
-
-@dataclass(frozen=True)
-class Finding:
-    where: str  # file:line
-    id: str
-    rule: str  # a key of ANY_FACT or TEACHING_FACT
-    found: str  # "what was found; cure"
-
-    def __str__(self) -> str:
-        line = f"{self.where} {self.id}: {self.rule}: {self.found}"
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of a fact file; `row` is None where it is no JSON object, `fact` where fields of a Fact are faulty."""
-
-    where: str
-    row: dict[str, Any] | None = None
-    unreadable: str = ""
-    fact: Fact | None = None
-    named_for: str = ""  # the category that a shipped file is named for
-    teaching: bool = False
-
-    @property
-    def id(self) -> str:
-        found = (self.row or {}).get("id")
-        return found if isinstance(found, str) and found.strip() else "(no id)"
-
-
-Located = tuple[Line, Found]
+from data_gen.lint_facts import ANY_FACT, SHIPPED, TEACHING_FACT, lint, read, summary
+from plumbing.errors import run
 
 
 def main() -> int:
     paths = [Path(path) for path in _parser().parse_args().paths]
     lines = read(paths or [SHIPPED])
     findings = lint(lines)
-    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack the very character that is reported
+    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack exactly the character that is reported
     print(*findings, summary(lines, findings), sep="\n")
     return 1 if findings else 0
 
 
-def read(paths: Iterable[Path], shipped: Path = SHIPPED) -> list[Line]:
-    """The lines of all files, each file once.  Raises UserError where there is no file, no text or no line."""
-    files = {file.resolve(): file for path in paths for file in fact_files(path)}
-    lines = [
-        _line(f"{_shown(file)}:{number}", row, unreadable, real.stem if real.parent == shipped.resolve() else "")
-        for real, file in files.items()
-        for number, row, unreadable in read_lines(file)
-    ]
-    if not lines:
-        raise UserError(f"{', '.join(map(str, files.values()))}: holds no fact; write one JSON object a line")
-    return lines
-
-
-def lint(lines: Sequence[Line]) -> list[Finding]:
-    """Every finding, in the order of the lines."""
-    located = [(line, found) for line in lines for found in _line_faults(line)]
-    located += [*_same_ids(lines), *_same_names(lines), *_same_texts(lines)]
-    order = {line.where: number for number, line in enumerate(lines)}
-    located.sort(key=lambda pair: order[pair[0].where])
-    return [Finding(line.where, line.id, *found) for line, found in located]
-
-
-def summary(lines: Sequence[Line], findings: Sequence[Finding]) -> str:
-    """
-    >>> summary([Line("f:1"), Line("f:2")], [Finding("f:1", "a/b", "seam", "..."), Finding("f:1", "a/b", "id", "...")])
-    '2 facts, 2 findings in 1 fact'
-    """
-    faulty = len({finding.where for finding in findings})
-    where = f" in {_count(faulty, 'fact')}" if faulty else ""
-    return f"{_count(len(lines), 'fact')}, {_count(len(findings), 'finding')}{where}"
-
-
-def _line(where: str, row: Any, unreadable: str, named_for: str) -> Line:
-    if unreadable or not isinstance(row, dict):
-        return Line(where, unreadable=unreadable or "not a JSON object", named_for=named_for)
-    own = {name: value for name, value in row.items() if name in OWN}
-    fact = None if table_faults(Fact, own) else to_fact(row)
-    return Line(where, row, "", fact, named_for, teaching=bool(named_for) or len(TEXTS & row.keys()) >= 2)
-
-
-def _line_faults(line: Line) -> Iterator[Found]:
-    row = line.row
-    if row is None:
-        yield "unreadable", f"{line.unreadable}; write one JSON object a line"
-        return
-    texts = set() if line.named_for else row.keys() - OWN  # a user's own task may name any further field
-    for fault in row_faults(row, texts | TEXTS if line.teaching else texts):
-        yield "field", f"{fault}; mend the field"
-    if row.get("reviewed") is True:
-        yield "reviewed", "'reviewed' is true, and no field tells the reviewer; write false"
-    for name, value in row.items():
-        check = character_faults if name == "sources" else text_faults  # an address is no prose
-        yield from ((rule, f"'{name}': {found}") for text in _strings(value) for rule, found in check(text))
-    if line.teaching:
-        yield from _form_faults(line, row)
-        yield from teaching_faults(row)
-
-
-def _form_faults(line: Line, row: dict[str, Any]) -> Iterator[Found]:
-    """What the fields of a teaching fact must be, beyond what `read_facts` asks."""
-    category = row.get("category")
-    required = [*REQUIRED, *(["expansion"] if category == "abbreviations" else [])]
-    yield from (("field", f"missing field '{name}'; add it") for name in required if name not in row)
-    lists = [name for name in sorted(TEXTS & row.keys()) if isinstance(row[name], list)]
-    yield from (("field", f"'{name}' is a list; write one text") for name in lists)
-    if line.fact and not re.fullmatch(rf"{re.escape(line.fact.category)}/[a-z0-9]+(-[a-z0-9]+)*", line.id):
-        yield "id", f"'{line.id}'; write '{category}/slug', the slug of small letters, digits and hyphens"
-    if isinstance(category, str) and line.named_for not in ("", category):
-        yield "category", f"'{category}' in the file of '{line.named_for}'; move the fact or mend its category"
-    for source in line.fact.sources if line.fact else ():
-        yield from _source_faults(source)
-
-
-def _source_faults(source: dict[str, str]) -> Iterator[Found]:
-    name, licence = source.get("name"), source.get("licence", "")
-    if set(source) != _SOURCE or not all(value.strip() for value in source.values()):
-        yield "source", f"source '{name}' has {', '.join(source) or 'nothing'}; give it name, id, url and licence"
-    if re.search(r"\b(?:NC|ND)\b|non-?commercial|no-?deriv", licence, re.I):
-        yield "licence", f"'{licence}' of source '{name}' forbids commercial use or changes; use another source"
-    elif licence not in LICENCES:
-        yield "licence", f"'{licence}' of source '{name}' is not allowed; use one under {', '.join(LICENCES)}"
-    if closed := _CLOSED.search(" ".join(source.values())):
-        yield "closed-source", f"'{closed[0]}' in source '{name}': its terms bar passing it on; use another source"
-
-
-def _same_ids(lines: Iterable[Line]) -> Iterator[Located]:
-    for line, first, shown in _repeated(lines, lambda fact: [(fact.id, fact.id)]):
-        yield line, ("same-id", f"'{shown}' stands at {first.where} too; give each fact its own")
-
-
-def _same_names(lines: Iterable[Line]) -> Iterator[Located]:
-    """The names that `read_facts` refuses, those that differ in number or spelling alone, and those given twice."""
-    for line in lines:
-        given = (
-            [name.lower() for name in (line.fact.concept, line.fact.expansion, *line.fact.aliases)] if line.fact else []
-        )
-        for name in sorted({name for name in given if name and given.count(name) > 1}):
-            yield line, ("same-name", f"'{name}' stands twice in the fact; keep one")
-    for line, first, shown in _repeated(lines, lambda fact: [(name_key(n) or n, n) for n in sorted(fact.names)]):
-        assert line.fact and first.fact
-        if line.fact.group != first.fact.group:
-            cure = f"say which is meant: same_as = '{first.fact.group}'"
-            yield line, ("same-name", f"'{shown}' is a name of {first.where} too; {cure}")
-
-
-def _same_texts(lines: Iterable[Line]) -> Iterator[Located]:
-    def said(fact: Fact) -> list[tuple[str, str]]:
-        texts = [fact.texts.get(name) for name in sorted(TEXTS)]
-        found = [sentence for text in texts if isinstance(text, str) for sentence in sentences(text)]
-        return [(" ".join(sentence.lower().split()), sentence) for sentence in found if len(sentence.split()) > 3]
-
-    for line, first, shown in _repeated((line for line in lines if line.teaching), said):
-        yield line, ("same-text", f"'{shown}' stands at {first.where} too; word one anew")
-
-
-def _repeated(
-    lines: Iterable[Line], keys: Callable[[Fact], Iterable[tuple[str, str]]]
-) -> Iterator[tuple[Line, Line, str]]:
-    """Each line, the first one with the same key, and what stands for the key in the later one."""
-    first: dict[str, Line] = {}
-    for line in lines:
-        for key, shown in keys(line.fact) if line.fact else ():
-            if key in first:
-                yield line, first[key], shown
-            first.setdefault(key, line)
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list | dict):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _strings(part)
-
-
-def _shown(file: Path) -> Path:
-    return file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def _parser() -> argparse.ArgumentParser:
     tables = {"rules for any fact": ANY_FACT, "rules for teaching facts": TEACHING_FACT}
-    listed = [
-        f"{title}:\n" + "\n".join(f"  {rule:15}{wanted}" for rule, wanted in rules.items())
+    rules = [
+        f"{title}:\n" + "\n".join(f"  {name:15}{text}" for name, text in rules.items())
         for title, rules in tables.items()
     ]
     parser = argparse.ArgumentParser(
         prog="python -m data_gen.lint",
-        description="Every fault of fact files, a line each; exit code 1 when there is one.",
-        epilog="\n".join(listed),
+        description="Print every fault of fact files, one a line; exit code 1 if there is one.",
+        epilog="\n".join(rules),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("paths", nargs="*", metavar="PATH", help="fact files or folders (default: the shipped facts)")

@@ -1,7 +1,6 @@
-"""What is wrong with the words of a fact: characters and seams of any text, and what a teaching fact's texts must say.
+"""One text, or one fact's parsed row -> the faults of its wording as (rule, "what was found; cure").
 
-Comes in: one text, or one fact's row as parsed.  Goes out: (rule, "what was found; cure"); `data_gen.lint` has the table
-of the rules.  Texts are taken for English.
+data_gen/lint_facts.py holds the table of the rules.  Texts are expected to be English.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
-from data_gen.spelling import singular_words
+from plumbing.wording import has_keyword, singular_words
 
 Found = tuple[str, str]  # rule, "what was found; cure"
 
@@ -20,9 +19,9 @@ BANDS = {"definition": (8, 45), "mechanism": (25, 60), "clinical": (25, 60)}
 TOGETHER = (80, 130)
 SENTENCES = {"definition": (1, 2), "mechanism": (2, 4), "clinical": (2, 4)}
 KEYWORDS = (3, 8)
-OWN_WORDS = 3  # what a definition must say beyond the concept, its sort and the empty words; sound ones have 4 and more
+OWN_WORDS = 3  # words of a definition beyond the concept, its kind and the empty words; good ones have 4 and more
 
-# What sort of thing a concept is: not enough to define one.
+# Kinds of concepts: naming the kind is not enough for a definition.
 _SORTS = """abbreviation category class complaint concept condition diagnosis disease disorder examination exam finding
 form group illness instrument kind measurement name organ part problem procedure process sign something state structure
 substance symptom syndrome system technique term test thing tissue treatment type word"""
@@ -31,8 +30,8 @@ common diagnostic doctor for from have health human in is it its known laborator
 other patient people person refer short some stand such that the these this to use usually various very when where which
 who with"""
 
-# Never spelled out: DNA and RNA are better known than their long names; the others are letters that stand for no words:
-# blood groups, chromosomes, waves of the electrocardiogram.  Names with a digit (CD4, BRCA1) are let pass too.
+# Never spelled out: DNA and RNA are better known than their long names; the others are letters without long names:
+# blood groups, chromosomes, waves of the electrocardiogram.  Names with a digit (CD4, BRCA1) pass too.
 _NAMES = {"DNA", "RNA", "ABO", "AB", "XX", "XY", "QRS", "QT", "ST"}
 _NUMERAL = re.compile(r"X{0,3}(?:IX|IV|V?I{0,3})")
 _NUMBERED = re.compile(
@@ -67,10 +66,10 @@ _AN = re.compile(
     r"|hour|honest|honor|heir|8|11(?!\d)|18(?!\d)",
     re.I,
 )
-_EITHER = re.compile(  # said in two ways: an herb, FISH and SOX2 as words, HbA1c
+_EITHER = re.compile(  # pronounced in two ways: an herb, FISH and SOX2 as words, HbA1c
     r"herb|histor|[A-Z][a-z]+[A-Z]|REM\b|(?=[A-Z0-9]*[AEIOU])[FHLMNRSUX][A-Z0-9]{3}"
 )
-# Said letter by letter: MRI, Hb, mRNA, x-ray.
+# Pronounced letter by letter: MRI, Hb, mRNA, x-ray.
 _LETTER = re.compile(r"[A-Z](?:[bcdfghj-np-tvwxz]\b|(?![a-z]))|[a-z]{1,2}[A-Z]|[a-z]\b")
 _ARTICLE = re.compile(r"(?<![\w'-])(an?|(?:^|(?<=[.?!:] ))An?) (?!(?:an?|and|is|or|the) )([A-Za-z0-9]+)")
 _DOUBLED = re.compile(r"(?<![\w-])(?!had\b|that\b)([a-z]+) \1(?![\w-])", re.I)
@@ -85,7 +84,7 @@ _LOWER = re.compile(r"(?:^|(?<!\b[A-Z])(?<!\be\.g)(?<!\bi\.e)(?<!\bvs)(?<!\bcf)[
 
 
 def text_faults(text: str) -> Iterator[Found]:
-    """What is wrong with any text, a name as well as a paragraph."""
+    """The faults that any text can have, a name as well as a paragraph."""
     yield from character_faults(text)
     for found in _DOUBLED.finditer(text):
         yield "seam", f"'{found[0]}': a doubled word; keep one"
@@ -93,14 +92,14 @@ def text_faults(text: str) -> Iterator[Found]:
         around = text[max(0, found.start() - 10) : found.end() + 10]
         yield "seam", f"'{found[0]}' in '{around}': a seam; close it"
     for found in _ARTICLE.finditer(text):
-        wanted = _article(found[2])
-        if wanted not in ("", found[1].lower()):
-            yield "article", f"'{found[0]}'; write '{wanted} {found[2]}'"
+        article = _article(found[2])
+        if article not in ("", found[1].lower()):
+            yield "article", f"'{found[0]}'; write '{article} {found[2]}'"
     yield from _bracket_faults(text)
 
 
 def character_faults(text: str) -> Iterator[Found]:
-    """Characters that look like others, and blanks where none belong.
+    """Characters that look like others, and misplaced blanks.
 
     Accents are allowed (a name keeps its spelling: Sjögren), composed ones only, so that a text has one spelling.
 
@@ -108,15 +107,13 @@ def character_faults(text: str) -> Iterator[Found]:
     [('characters', 'U+2019 RIGHT SINGLE QUOTATION MARK; write it in ASCII')]
     """
     if text != text.strip() or re.search(r"\s\s|[\t\n\r]", text):
-        yield (
-            "blanks",
-            f"'{text.strip()[:30]}': a blank at an end, two in a row, a tab or a new line; write single blanks",
-        )
+        found = "a blank at an end, two in a row, a tab or a new line"
+        yield "blanks", f"'{text.strip()[:30]}': {found}; write single blanks"
     for char in dict.fromkeys(text):
         if _is_look_alike(char):
             yield "characters", f"U+{ord(char):04X} {unicodedata.name(char, 'unnamed')}; write it in ASCII"
     if not unicodedata.is_normalized("NFC", text):
-        yield "characters", "an accent apart from its letter; write the text in the form NFC"
+        yield "characters", "an accent separate from its letter; write the text in the form NFC"
     latin = sum("LATIN" in unicodedata.name(char, "") for char in text)
     for word in re.findall(r"[^\W\d_]+", text):
         scripts = {unicodedata.name(char, "").partition(" ")[0] for char in word}
@@ -126,7 +123,7 @@ def character_faults(text: str) -> Iterator[Found]:
 
 
 def teaching_faults(row: dict[str, Any]) -> Iterator[Found]:
-    """What is wrong with the definition, mechanism, clinical text and keywords of one fact, as far as they are text."""
+    """The faults of one fact's definition, mechanism, clinical text and keywords; other types are left to other rules."""
     texts = {name: row[name] for name in BANDS if isinstance(row.get(name), str)}
     names = [row.get("concept"), row.get("expansion"), *_list(row.get("aliases"))]
     named = [name for name in names if isinstance(name, str) and name]
@@ -139,9 +136,9 @@ def teaching_faults(row: dict[str, Any]) -> Iterator[Found]:
     own = set(re.findall(r"[A-Z]{2,}", " ".join([*named, str(row.get("same_as"))])))
     yield from _abbreviation_faults(whole, own)
     if len(texts) < len(BANDS):
-        return  # what is left says nothing of the whole
+        return  # a text is missing, so the whole cannot be judged
     if not TOGETHER[0] <= len(whole.split()) <= TOGETHER[1]:
-        yield "length", f"words of the three texts: {len(whole.split())}; wanted {TOGETHER[0]} to {TOGETHER[1]}"
+        yield "length", f"words of the three texts: {len(whole.split())}; expected {TOGETHER[0]} to {TOGETHER[1]}"
     if isinstance(row.get("keywords"), list):
         yield from _keyword_faults([str(word) for word in row["keywords"]], whole)
 
@@ -155,18 +152,18 @@ def sentences(text: str) -> list[str]:
 
 
 def _definition_faults(text: str, names: list[str], expansion: Any) -> Iterator[Found]:
-    said = singular_words(text)
-    if not any(f" {singular_words(name)} " in f" {said} " for name in names):
+    words = singular_words(text)
+    if not any(f" {singular_words(name)} " in f" {words} " for name in names):
         yield "unnamed", f"the definition names none of: {', '.join(names)}; name the concept"
-    if isinstance(expansion, str) and expansion and f" {singular_words(expansion)} " not in f" {said} ":
+    if isinstance(expansion, str) and expansion and f" {singular_words(expansion)} " not in f" {words} ":
         yield "expansion", f"the definition does not hold '{expansion}'; spell the abbreviation out there"
     given = set(singular_words(" ".join([*names, _EMPTY])).split())
     sorts = set(singular_words(_SORTS).split())
     first = sentences(text)[0]
-    if (told := set(singular_words(first).split()) - given) and told <= sorts:
-        yield "category-only", f"'{first}' tells only of what sort it is; say what marks it off"
+    if (rest := set(singular_words(first).split()) - given) and rest <= sorts:
+        yield "category-only", f"'{first}' says only what kind it is; say how it differs"
         return
-    own = [word for word in dict.fromkeys(said.split()) if word not in given]
+    own = [word for word in dict.fromkeys(words.split()) if word not in given]
     sort = next((word for word in own if word in sorts), None)
     own = [word for word in own if word != sort]
     if len(own) < OWN_WORDS:
@@ -179,11 +176,11 @@ def _sentence_faults(name: str, text: str) -> Iterator[Found]:
         ("sentences", len(sentences(text)), SENTENCES[name]),
     ):
         if not least <= count <= most:
-            yield "length", f"{what}: {count}; wanted {least} to {most}"
+            yield "length", f"{what}: {count}; expected {least} to {most}"
     if not re.search(r"[.?!][\"')]*\s*$", text):
         yield "sentence", f"ends in '{text[-20:]}'; end the sentence with a full stop"
     for found in _LOWER.finditer(text):
-        yield "sentence", f"'{found[1]}' begins a sentence; write its first letter large"
+        yield "sentence", f"'{found[1]}' begins a sentence; write its first letter as a capital"
 
 
 def _banned(text: str, sourced: bool) -> Iterator[Found]:
@@ -192,11 +189,11 @@ def _banned(text: str, sourced: bool) -> Iterator[Found]:
         if amount and not _BODY.search(sentence[: amount.end()]):
             dose = amount
         if dose:
-            yield "dosing", f"'{dose[0]}' tells a dose; leave doses out"
+            yield "dosing", f"'{dose[0]}' is a dose; leave doses out"
     for found in _ADVICE.finditer(text):
-        yield "advice", f"'{found[0]}' advises a person; tell what is so, of nobody in particular"
+        yield "advice", f"'{found[0]}' advises a person; write a general statement"
     if not sourced and (found := _PERCENT.search(text)):
-        yield "percentage", f"'{found[0]}' in a fact without sources; name the source, or say it without the figure"
+        yield "percentage", f"'{found[0]}' in a fact without sources; name the source, or write it without the figure"
 
 
 def _abbreviation_faults(text: str, own: set[str]) -> Iterator[Found]:
@@ -210,7 +207,7 @@ def _abbreviation_faults(text: str, own: set[str]) -> Iterator[Found]:
 
 
 def _is_expanded(token: str, before: str, after: str) -> bool:
-    """Whether "long name (ABC)", "ABC (long name)" or "ABC, long name," stands here."""
+    """Whether "long name (ABC)", "ABC (long name)" or "ABC, long name," is here."""
     if re.search(r"[a-z0-9] \($", before) and re.match(r"s?(?: ?\d+)?[),;]", after):
         return True
     behind = re.match(r"s? \(([^)]+)\)|s?, ([^,.;]+)[,.;]", after)
@@ -221,17 +218,17 @@ def _is_expanded(token: str, before: str, after: str) -> bool:
 
 def _keyword_faults(keywords: list[str], text: str) -> Iterator[Found]:
     if not KEYWORDS[0] <= len(keywords) <= KEYWORDS[1]:
-        yield "keywords", f"keywords: {len(keywords)}; wanted {KEYWORDS[0]} to {KEYWORDS[1]}"
+        yield "keywords", f"keywords: {len(keywords)}; expected {KEYWORDS[0]} to {KEYWORDS[1]}"
     lower = [word.lower() for word in keywords]
     for word in sorted({word for word in lower if lower.count(word) > 1}):
-        yield "keywords", f"'{word}' stands twice; keep one"
+        yield "keywords", f"'{word}' appears twice; keep one"
     for word in keywords:
-        if not re.search(rf"(?<!\w){re.escape(word)}", text, re.I):  # as eval.verdict finds it in an answer
+        if not has_keyword(text, word):  # as the judge looks for it in an answer
             yield "keywords", f"'{word}' begins no word of the fact's texts; use a word that they hold"
 
 
 def _article(word: str) -> str:
-    """The article that `word` wants by its sound; "" where either will do.
+    """The article that `word` takes by its sound; "" if both are right.
 
     >>> [_article(word) for word in ("ulcer", "urine", "MRI", "CT", "hour", "mRNA", "historic")]
     ['an', 'a', 'an', 'a', 'an', 'an', '']

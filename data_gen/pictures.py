@@ -1,6 +1,6 @@
-"""A dataset's rows -> two PNGs for its card: rows by category and split, words in a response by split.
+"""A dataset's rows -> two PNGs for its card: rows by category and split, words by split.
 
-The same rows give the same bytes, as long as matplotlib is the same.
+The same rows and the same matplotlib give the same bytes.
 """
 
 from __future__ import annotations
@@ -14,15 +14,19 @@ from typing import Any
 
 from contract.example import Example
 
-COLOURS = ("#0072B2", "#E69F00", "#009E73")  # of Okabe and Ito: told apart by colour-blind readers, and in grey
+COLOURS = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+)  # of Okabe and Ito: colour-blind readers can tell them apart, and in grey too
 SHOWN = 15  # categories at most; the rest share a bar
 NAME = 32  # letters of a category's name at most
 BINS = 40
-SHADES = 64  # three colours, black and what lies between them at the edges
+SHADES = 64  # three colours, black and the mixtures at their edges
 
 
 def pictures(dataset: Mapping[str, Sequence[Example]], folder: Path) -> list[Path]:
-    """Write categories_by_split.png and lengths.png, 800 pixels wide.  No display is needed or touched."""
+    """Write categories_by_split.png and lengths.png, 800 pixels wide.  No display is needed."""
     paths = [folder / "categories_by_split.png", folder / "lengths.png"]
     with _default_style():
         _draw_categories(dataset, paths[0])
@@ -37,7 +41,7 @@ def _default_style() -> Iterator[None]:
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams["text.parse_math"] = False  # a $ in a name is a $
+        matplotlib.rcParams["text.parse_math"] = False  # a $ in a name stays a $
         yield
 
 
@@ -62,7 +66,7 @@ def _draw_categories(dataset: Mapping[str, Sequence[Example]], path: Path) -> No
 
 
 def _shown(counts: Mapping[str, Counter[str]]) -> list[str]:
-    """All categories by name; where there are more than SHOWN, the largest, and then the others together."""
+    """All categories by name; if there are more than SHOWN, the largest ones, then the others together."""
     whole: Counter[str] = Counter()
     for count in counts.values():
         whole.update(count)
@@ -82,7 +86,7 @@ def _draw_lengths(dataset: Mapping[str, Sequence[Example]], path: Path) -> None:
     lines = ("-", "--", ":")
     for number, (split, numbers) in enumerate(words.items()):
         label = f"{split} ({len(numbers)} rows)"
-        weights = [100 / len(numbers)] * len(numbers)  # shares, so that splits of different sizes lie on one another
+        weights = [100 / len(numbers)] * len(numbers)  # shares, so that splits of different sizes can be compared
         axes.hist(numbers, edges, weights=weights, histtype="step", linewidth=2, label=label,
                   color=COLOURS[number % len(COLOURS)], linestyle=lines[number % len(lines)])  # fmt: skip
     axes.set(title="Words in a response, by split", xlabel="words", ylabel="share of the split's rows (%)")
@@ -104,5 +108,5 @@ def _finish(figure: Any, axes: Any, grid: str, path: Path) -> None:
     axes.legend()
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png")
-    # A palette makes a quarter of the size of it, and drops the text that names matplotlib's version.
+    # A palette makes a quarter of the size, and drops the text that names matplotlib's version.
     Image.open(drawn).convert("RGB").quantize(SHADES, dither=Image.Dither.NONE).save(path, format="PNG", optimize=True)

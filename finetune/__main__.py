@@ -98,9 +98,10 @@ def finetune(
 def _rows(settings: Settings, base: Base, folder: Path, data: Path) -> tuple[list[Row], Any]:
     from finetune.rows import tokenize, with_invented
 
-    examples = read_examples(data / "train.jsonl", load_contract(data / "task.toml"))
+    contract = load_contract(data / "task.toml")
+    examples = read_examples(data / "train.jsonl", contract)
     tokenizer = load_tokenizer(folder, base)
-    examples = with_invented(examples, settings.invented_share, settings.seed)
+    examples = with_invented(contract, examples, settings.invented_share, settings.seed)
     return tokenize(examples, base, tokenizer, settings.max_length), tokenizer
 
 

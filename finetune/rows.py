@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from contract.base import Base
+from contract.contract import Contract
 from contract.example import Example
+from contract.kinds import Choice, Fixed
 from finetune.invented_names import invented_name
 from plumbing.errors import UserError
 
@@ -51,19 +53,30 @@ def tokenize_example(example: Example, base: Base, tokenizer: Any) -> Row:
     return {"input_ids": whole, "completion_mask": [0] * len(prompt) + [1] * (len(whole) - len(prompt))}
 
 
-def with_invented(examples: Sequence[Example], share: float, seed: int) -> list[Example]:
+def with_invented(contract: Contract, examples: Sequence[Example], share: float, seed: int) -> list[Example]:
     """The examples and, as a share of them, copies whose concept bears an invented name, so that only copying can answer."""
     rng = random.Random(seed)
     chosen = rng.sample(list(examples), round(share * len(examples)))
-    return [*examples, *(_rename(example, invented_name((), rng)) for example in chosen)]
+    copies = (_rename(contract, example, invented_name((), rng)) for example in chosen)
+    return [*examples, *(copy for found in copies for copy in found)]
 
 
-def _rename(example: Example, name: str) -> Example:
+def _rename(contract: Contract, example: Example, name: str) -> list[Example]:
+    """The example with another concept's name; none if the contract refuses it, for example because it is too long."""
     pattern = re.compile(rf"\b{re.escape(example.concept)}\b", re.IGNORECASE)
 
-    def put(text: str) -> str:
-        return pattern.sub(lambda m: name[:1].upper() + name[1:] if m.group()[:1].isupper() else name, text)
+    def put(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: put(part) for key, part in value.items()}
+        if isinstance(value, list):
+            return [put(part) for part in value]
+        return pattern.sub(lambda m: name[:1].upper() + name[1:] if m.group()[:1].isupper() else name, value)
 
-    return dataclasses.replace(
-        example, id=f"{example.id}/invented", request=put(example.request), response=put(example.response), concept=name
-    )
+    own = {section.name for section in contract.sections if not isinstance(section.kind, Fixed | Choice)}
+    record = {section: put(value) if section in own else value for section, value in example.record.items()}
+    try:
+        response = contract.write(record)
+    except ValueError:
+        return []
+    changed = {"id": f"{example.id}/invented", "request": put(example.request), "concept": name}
+    return [dataclasses.replace(example, record=record, response=response, **changed)]

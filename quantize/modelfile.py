@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 
 from contract.base import Base
 from contract.contract import Contract
+from plumbing import templates
 from plumbing.errors import UserError, faults_error
 
 TEMPLATE = Path(__file__).parent.parent / "Modelfile"
@@ -60,17 +61,13 @@ def modelfiles(values: Fields, types: Sequence[str]) -> dict[str, str]:
 
 def render(values: Fields, gguf: str) -> str:
     """The Modelfile of model file `gguf`.  Raises UserError naming every value that a Modelfile cannot carry."""
-    import jinja2
-
     faults = _faults(values)
     if faults:
         raise faults_error("Modelfile", faults)
-    environment = jinja2.Environment(
-        variable_start_string="<<", variable_end_string=">>", block_start_string="<%", block_end_string="%>",
-        comment_start_string="<#", comment_end_string="#>", trim_blocks=True, keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined, autoescape=False,
+    return templates.render(
+        TEMPLATE, {**values, "gguf": gguf}, variable_start_string="<<", variable_end_string=">>",
+        block_start_string="<%", block_end_string="%>", comment_start_string="<#", comment_end_string="#>",
     )  # fmt: skip
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(values, gguf=gguf)
 
 
 def _faults(values: Fields) -> list[str]:

@@ -1,7 +1,7 @@
-"""Model folder -> a model repository on the Hugging Face Hub.  `python -m quantize.publish MODEL_DIR --repo OWNER/NAME`
+"""Model folder -> a model repository of the Hub.  `python -m quantize.publish DIR --repo OWNER/NAME`
 
-One commit of the GGUFs, Modelfiles, task.toml, base.toml, manifest.json, the adapter (--adapter) and a card made from
-what was measured.  A file whose sha256 the Hub has already is not sent again, so a push that broke off goes on.
+One commit holds the GGUFs, Modelfiles, task.toml, base.toml, manifest.json, the adapter (--adapter) and a card made
+from what was measured.  A file whose sha256 the Hub has already is not sent again, so the same command resumes a push.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from plumbing import hub
 from plumbing.errors import UserError, run
 from plumbing.handover import MANIFEST, Manifest, check_outputs, read_manifest
-from plumbing.hub import check_name, check_push, hub_errors
 from quantize.adapter_config import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from quantize.card import card, ggufs
 
-Files = dict[str, Path | bytes]  # path in the repository -> the file, or its content where it is not the file's own
+Files = dict[str, Path | bytes]  # path in the repository -> the file, or content that replaces it
 TEXT = (".json", ".toml", ".md", ".txt", "Modelfile")
 
 
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def collect(folder: Path, repo: str, adapter: Path | None, reports: list[Path]) -> Files:
-    """Everything that is published.  Raises UserError for a folder that is not whole, or measured as another one."""
+    """Everything that is published.  Raises UserError if the folder is not whole, or a report is of other weights."""
     manifest = read_manifest(folder, "model")
     check_outputs(folder, manifest)
     if not ggufs(manifest):
@@ -48,12 +48,9 @@ def collect(folder: Path, repo: str, adapter: Path | None, reports: list[Path]) 
     files["README.md"] = card(folder, manifest, adapter, reports, repo).encode()
     if adapter and trained:
         trained["outputs"].pop("README.md", None)  # PEFT's empty form, which names the base by its path
-        files |= {
-            f"adapter/{name}": file for name, file in _cleaned(adapter, trained, _config(adapter, folder)).items()
-        }
-    _check_leaks(
-        files, [folder, *reports, *([adapter] if adapter else [])], [manifest, *([trained] if trained else [])]
-    )
+        cleaned = _cleaned(adapter, trained, _config(adapter, folder))
+        files |= {f"adapter/{name}": file for name, file in cleaned.items()}
+    _check_leaks(files, [folder, *reports, *filter(None, [adapter])], [manifest, *filter(None, [trained])])
     return files
 
 
@@ -63,14 +60,13 @@ def _check_adapter(folder: Path, manifest: Manifest, adapter: Path | None) -> Ma
     trained = read_manifest(adapter, "adapter")
     check_outputs(adapter, trained)
     if manifest["inputs"].get("adapter") != trained["outputs"].get(ADAPTER_WEIGHTS):
-        raise UserError(
-            f"{adapter}: not the adapter that {folder} was made from; name that one, or leave --adapter out"
-        )
+        cure = "name that one, or leave --adapter out"
+        raise UserError(f"{adapter}: not the adapter that {folder} was made from; {cure}")
     return trained
 
 
 def _config(adapter: Path, folder: Path) -> Files:
-    """PEFT's config names the base by its Hub repository, not by a folder of this machine."""
+    """PEFT's config, with the base's Hub repository instead of a folder of this machine; {} if it has that already."""
     import tomllib
 
     config = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))
@@ -82,7 +78,7 @@ def _config(adapter: Path, folder: Path) -> Files:
 
 
 def _cleaned(folder: Path, manifest: Manifest, changed: Files) -> Files:
-    """The files that the manifest names, `changed` in their place, and a manifest of just those without paths."""
+    """The files that the manifest names, `changed` ones replaced, and a manifest of exactly those without paths."""
     files: Files = {name: folder / name for name in manifest["outputs"]} | changed
     digests = {name: hashlib.sha256(bytes_of(content)).hexdigest() for name, content in changed.items()}
     outputs = {**manifest["outputs"], **digests}
@@ -100,14 +96,14 @@ def without_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_path(value: object) -> bool:
-    """Whether it is an absolute path, on whatever machine."""
+    """Whether it is an absolute path on any system."""
     if not isinstance(value, str):
         return False
     return value.startswith("~") or PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute()
 
 
 def _check_leaks(files: Files, folders: list[Path], manifests: list[Manifest]) -> None:
-    """Raises UserError when a text that would be published names a folder of this machine."""
+    """Raises UserError if a text that would be published names a folder of this machine."""
     bases = [Path(manifest["settings"].get("base_folder") or "/") for manifest in manifests]
     named = {str(path.absolute()) for path in (*folders, *bases, Path.home(), Path.cwd())} - {"/"}
     for name, content in files.items():
@@ -115,9 +111,7 @@ def _check_leaks(files: Files, folders: list[Path], manifests: list[Manifest]) -
             text = bytes_of(content).decode("utf-8", errors="replace")
             found = [path for path in named if re.search(rf"(?<![\w.]){re.escape(path)}(?![\w-])", text)]
             if found:
-                raise UserError(
-                    f"{name}: names {min(found)}, a path of this machine; it is not published: make it anew"
-                )
+                raise UserError(f"{name}: names {min(found)}, a path of this machine; make it again before publishing")
 
 
 def bytes_of(content: Path | bytes) -> bytes:
@@ -125,36 +119,16 @@ def bytes_of(content: Path | bytes) -> bytes:
 
 
 def push(files: Files, repo: str, private: bool = False) -> str:
-    """Publish in one commit; the commit's address.  Other files in the repository stay.
-
-    The token is huggingface_hub's own business (HF_TOKEN or `hf auth login`), and so is the address (HF_ENDPOINT).
-    Not upload_large_folder: that makes many commits, and a failure would leave weights beside another Modelfile.
-    """
-    import httpx
-    from huggingface_hub import CommitOperationAdd, HfApi, utils
-
-    check_push(repo)
-    if not sys.stderr.isatty():
-        utils.disable_progress_bars()
-    api = HfApi()
-    weights = next(content for name, content in sorted(files.items()) if name.endswith(".gguf"))
-    with hub_errors(repo, api.endpoint, httpx.TransportError):
-        operations = [
-            CommitOperationAdd(name, content if isinstance(content, bytes) else str(content))
-            for name, content in sorted(files.items())
-        ]
-        made = api.create_repo(repo, repo_type="model", private=private or None, exist_ok=True).repo_id
-        if private and not api.model_info(made).private:
-            raise UserError(f"{made}: is a public repository already; make it private in its settings, or name another")
-        message = f"Model {Path(str(weights)).name}"
-        return str(api.create_commit(made, operations, commit_message=message, repo_type="model").commit_url)
+    """Publish the files as model repository `repo`; returns the commit's address."""
+    weights = next(name for name in sorted(files) if name.endswith(".gguf"))
+    return hub.push(files, "model", repo, f"Model {weights}", private)
 
 
 def check_repo(repo: str) -> None:
-    """Raises UserError for what is no OWNER/NAME: the card tells how to fetch it by that."""
+    """Raises UserError unless it is OWNER/NAME, which the card's download command needs."""
     if "/" not in repo:
-        raise UserError(f"{repo!r} names no owner, wanted OWNER/NAME")
-    check_name(repo)
+        raise UserError(f"{repo!r} names no owner, expected OWNER/NAME")
+    hub.check_name(repo)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -162,17 +136,14 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m quantize.publish", description="Publish a model folder on the Hugging Face Hub."
     )
     parser.add_argument("model", metavar="MODEL_DIR", help="what `python -m quantize` made")
-    parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="the repository to make or to renew")
-    parser.add_argument("--adapter", metavar="DIR", help="publish the adapter it was made from as well, in adapter/")
+    parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="the repository to create or to update")
     parser.add_argument(
-        "--report",
-        metavar="DIR",
-        nargs="+",
-        default=[],
-        help="reports of eval.adherence on these weights, for the card",
+        "--adapter", metavar="DIR", help="also publish the adapter that the model was made from, in adapter/"
     )
+    reports = "reports of eval.adherence on these weights, for the card"
+    parser.add_argument("--report", metavar="DIR", nargs="+", default=[], help=reports)
     parser.add_argument("--dry-run", action="store_true", help="print the card and contact nothing")
-    parser.add_argument("--private", action="store_true", help="make the repository a private one")
+    parser.add_argument("--private", action="store_true", help="make the repository private")
     return parser
 
 

@@ -1,6 +1,6 @@
-"""Model folder + question -> its answer, from llama.cpp in this process: to try a GGUF where no Ollama is.
+"""Model folder + question -> its answer from llama.cpp in this process, without an Ollama.
 
-Of a folder with several types the first answers, which is also the one that Ollama has under the model's own name.
+If the folder holds several types, the first one answers; Ollama serves the same one under the model's own name.
 
 python -m scripts.ask artifacts/terminology/tiny/model "Explain the medical term: Hypertension"
 """
@@ -11,29 +11,30 @@ import argparse
 import sys
 from pathlib import Path
 
+from contract.contract import load_contract
 from models.answers import Request
 from models.embedded import first_gguf, open_gguf
 from plumbing.errors import UserError, run
 
 
 def main() -> None:
-    args = _parser().parse_args()
-    gguf = first_gguf(Path(args.model))
-    with open_gguf(gguf) as backend:
-        answer = backend.ask(Request("question", ({"role": "user", "content": args.question},)))
-    if answer.error:
-        raise UserError(f"{gguf}: no answer: {answer.error}")
-    print(answer.text.strip(), flush=True)
-    print(f"({gguf.name} said so, and may be wrong: educational, not medical advice)", file=sys.stderr)
-
-
-def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.ask", description="Ask a model folder's GGUF one question."
     )
     parser.add_argument("model", metavar="MODEL_DIR", help="what `python -m quantize` made")
-    parser.add_argument("question")
-    return parser
+    parser.add_argument("question", nargs="?", default="", help="default: the example of the model's task")
+    args = parser.parse_args()
+    gguf = first_gguf(Path(args.model))
+    question = args.question or load_contract(gguf.with_name("task.toml")).example
+    if not question:
+        raise UserError(f"{args.model}: its task names no example; ask a question of your own")
+    with open_gguf(gguf) as backend:
+        answer = backend.ask(Request("question", ({"role": "user", "content": question},)))
+    if answer.error:
+        raise UserError(f"{gguf}: no answer: {answer.error}")
+    print(answer.text.strip(), flush=True)
+    advice = "for education only, not medical or other professional advice"
+    print(f"({gguf.name} wrote this, and it may be wrong: {advice})", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import pytest
 from contract.contract import TASKS
 from contract.kinds import KINDS
 from data_gen.facts import fact_files
-from data_gen.lint import ANY_FACT, TEACHING_FACT
+from data_gen.lint_facts import ANY_FACT, TEACHING_FACT
 from eval.judge.verdict import CLASSES
 from finetune.config import PRESETS
 from quantize.recipe import RECIPES

@@ -1,8 +1,10 @@
-"""Facts of each split -> rows, each proved: its record meets the JSON Schema and its response reads back as it."""
+"""Facts of each split -> rows, all checked by the contract; and the tables that count them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from contract.contract import Contract
@@ -33,42 +35,33 @@ def make_dataset(contract: Contract, data: TaskData, sides: Sides, count: int | 
 
 
 def check_splits(dataset: Dataset, cure: str) -> None:
-    """Raises UserError, with the cure, when a split has no row."""
+    """Raises UserError, with the cure, if a split has no row."""
     empty = [name for name in SPLITS if not dataset[name]]
     if empty:
         raise UserError(f"no row falls into {' and '.join(empty)} {cure}")
 
 
 def check_rows(contract: Contract, dataset: Dataset) -> None:
-    """Raises UserError naming the rows that break the contract's JSON Schema or do not read back as their record.
+    """Raises UserError that names the rows that break the contract's JSON Schema or do not read back as their record.
 
-    Rows that share a record object share the proof; ids and requests are looked at in every row.
+    Rows that share a record object share the proof; ids and requests are checked in every row.
     """
-    faults = list(row_faults(contract, _as_read(_distinct(dataset))))
-    seen: set[str] = set()
+    distinct: dict[int, Example] = {}  # of the rows that share a record the first
+    ids: set[str] = set()
+    faults: list[str] = []
     for row in (row for rows in dataset.values() for row in rows):
-        faults += [f"row '{row.id}': stands twice"] if row.id in seen else []
+        distinct.setdefault(id(row.record), row)
+        faults += [f"row '{row.id}': appears twice"] if row.id in ids else []
         faults += [] if row.request.strip() else [f"row '{row.id}': its request is empty"]
-        seen.add(row.id)
+        ids.add(row.id)
+    as_read = ({**vars(row), "keywords": list(row.keywords)} for row in distinct.values())  # JSON has no tuple
+    faults = [*row_faults(contract, as_read), *faults]
     if faults:
         raise faults_error("dataset", first_faults(faults))
 
 
-def _distinct(dataset: Dataset) -> Iterator[Example]:
-    proved: set[int] = set()
-    for row in (row for rows in dataset.values() for row in rows):
-        if id(row.record) not in proved:
-            proved.add(id(row.record))
-            yield row
-
-
-def _as_read(rows: Iterator[Example]) -> Iterator[dict[str, Any]]:
-    """What a reader of the file will see: a tuple has become a list."""
-    return ({**vars(row), "keywords": list(row.keywords)} for row in rows)
-
-
 def concept_groups(sides: Sides) -> dict[str, list[dict[str, Any]]]:
-    """The groups of each split with all their names, in order: with them the certificate proves that none leaks."""
+    """The groups of each split with all their names, in order, as the leak certificate needs them."""
     groups: dict[str, dict[str, set[str]]] = {name: {} for name in sides}
     for name, facts in sides.items():
         for fact in facts:
@@ -79,14 +72,24 @@ def concept_groups(sides: Sides) -> dict[str, list[dict[str, Any]]]:
     }
 
 
+def by_category(dataset: Dataset) -> list[tuple[str, list[tuple[int, int]]]]:
+    """Each category, then all of them: the number of rows and concepts of each split, then of the whole dataset."""
+    rows: Counter[tuple[str | None, str | None]] = Counter()  # (category, split), None for all of them
+    concepts: dict[tuple[str | None, str | None], set[str]] = {}
+    for split, row in ((split, row) for split, members in dataset.items() for row in members):
+        for key in itertools.product((row.category, None), (split, None)):
+            rows[key] += 1
+            concepts.setdefault(key, set()).add(row.concept)
+    names = sorted({category for category, _ in rows if category is not None})
+    return [
+        (name or "all", [(rows[name, split], len(concepts.get((name, split), ()))) for split in (*dataset, None)])
+        for name in (*names, None)
+    ]
+
+
 def summary(dataset: Dataset) -> str:
     """Rows (and concepts) by category and split, as a text table."""
-    categories = sorted({row.category for rows in dataset.values() for row in rows})
     lines = [f"{'rows (concepts)':24}" + "".join(f"{name:>16}" for name in dataset)]
-    for category in [*categories, None]:  # None: of all together
-        cells = ""
-        for rows in dataset.values():
-            chosen = [row for row in rows if category in (row.category, None)]
-            cells += f"{f'{len(chosen)} ({len({row.concept for row in chosen})})':>16}"
-        lines.append(f"{category or 'all':24}{cells}")
+    for category, counts in by_category(dataset):
+        lines.append(f"{category:24}" + "".join(f"{f'{rows} ({concepts})':>16}" for rows, concepts in counts[:-1]))
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Facts + task -> examples: requests and records from the task's templates, every value proved by its section."""
+"""A fact and a task's templates -> examples: request, record and response, checked by the contract."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROWS_A_CONCEPT = 4  # the default: a request of each of four styles
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestTemplate:
     """A request's template, its style and its place among the fact's requests of that style."""
 
     template: str
@@ -31,17 +31,29 @@ class Asked:
 def compose(contract: Contract, data: TaskData, fact: Fact, rows: int, seed: int) -> list[Example]:
     """`rows` examples about one fact, each with another request; styles take turns.
 
-    Raises UserError when the contract refuses a value, or when there are fewer requests than rows.
+    Raises UserError if the contract refuses a value, or if there are fewer requests than rows.
     """
     fields = fact_fields(data, fact)
-    asked = _requests(data, fact, fields, seed)
-    if rows > len(asked):
-        raise UserError(
-            f"fact '{fact.id}': {rows} rows a concept but {len(asked)} requests: lower --count or add requests"
-        )
-    frames = _frames(contract, data, fact, fields)
+    requests = _requests(data, fact, fields, seed)
+    if rows > len(requests):
+        cure = "lower --count or add requests"
+        raise UserError(f"fact '{fact.id}': {rows} rows a concept but {len(requests)} requests: {cure}")
+    options = _frames(contract, data, fact, fields)
     written: dict[tuple[str, ...], tuple[Record, str]] = {}  # rows of the same frames share one record
-    return [_example(contract, data, fact, fields, frames, asked[n], seed, written) for n in range(rows)]
+    examples = []
+    for request in requests[:rows]:
+        name = f"{fact.id}/{request.style}-{request.place}"
+        chosen = tuple(frames[draw(seed, "frame", name, section) % len(frames)] for section, frames in options.items())
+        if chosen not in written:
+            written[chosen] = _written(contract, fact, fields, dict(zip(options, chosen, strict=True)))
+        record, response = written[chosen]
+        carries = draw(seed, "system", name) / 2**64 < data.system_share
+        system = contract.system_prompt() if carries else ""
+        text = render(request.template, fields)
+        if not isinstance(text, str):
+            raise UserError(f"template {request.template!r}: is only a list, and a request is a text")
+        examples.append(Example(name, fact.concept, fact.category, text, system, record, response, fact.keywords))
+    return examples
 
 
 def quotas(names: Sequence[str], count: int) -> dict[str, int]:
@@ -66,10 +78,10 @@ def rows_each(facts: Sequence[Fact], count: int | None, each: int = ROWS_A_CONCE
 
 
 def fact_fields(data: TaskData, fact: Fact) -> dict[str, Any]:
-    """What the templates may say of a fact.
+    """The values that the templates may name.
 
-    {Name} is the field `name` as it begins a sentence; {name_mid} is a text as it stands in the middle of a
-    sentence: its first letter small where that word is an article, or a name of the concept that is written small.
+    {Name} is the field `name` as the beginning of a sentence.  {name_mid} is a text in the middle of a sentence: its
+    first letter is small if its first word is an article, or a name of the concept that is written small.
     {a_concept} is the concept with the article that one of its texts begins with: a kidney, the skin, edema.
     """
     category = data.category_names.get(fact.category, fact.category.replace("_", " "))
@@ -83,10 +95,9 @@ def fact_fields(data: TaskData, fact: Fact) -> dict[str, Any]:
 
 
 def _with_article(fact: Fact) -> str:
-    begins = re.compile(rf"(an?|the) {re.escape(fact.concept)}\b", re.IGNORECASE)
+    begins = re.compile(rf"(an? |the ){re.escape(fact.concept)}\b", re.IGNORECASE)
     found = (begins.match(text) for text in fact.texts.values() if isinstance(text, str))
-    article = next((match[1].lower() + " " for match in found if match), "")
-    return article + fact.concept
+    return next((match[1].lower() for match in found if match), "") + fact.concept
 
 
 def _spoken(items: Sequence[str], last: str) -> str:
@@ -98,7 +109,7 @@ def _spoken(items: Sequence[str], last: str) -> str:
 
 
 def _large(text: str) -> str:
-    """The text as it begins a sentence; a word with capitals inside is spelled as it is.
+    """The text as the beginning of a sentence; a word with capitals inside stays as it is.
 
     >>> _large("acute pain"), _large("hCG stands for")
     ('Acute pain', 'hCG stands for')
@@ -108,7 +119,7 @@ def _large(text: str) -> str:
 
 
 def _mid(text: str, fact: Fact) -> str:
-    """The text as it stands in the middle of a sentence; "" when that cannot be known."""
+    """The text in the middle of a sentence; "" if its first word may be a name that keeps its capital."""
     if text.split(maxsplit=1)[0] in ("A", "An", "The"):
         return text[:1].lower() + text[1:]
     names = (name for name in (fact.concept, fact.expansion, *fact.aliases) if name)
@@ -116,64 +127,33 @@ def _mid(text: str, fact: Fact) -> str:
     return spelled + text[len(spelled) :] if spelled else ""
 
 
-def _requests(data: TaskData, fact: Fact, fields: dict[str, Any], seed: int) -> list[Asked]:
+def _requests(data: TaskData, fact: Fact, fields: dict[str, Any], seed: int) -> list[RequestTemplate]:
     """The fact's requests in their order: the styles take turns from one that the fact's id draws."""
-    styles = [
-        [
-            Asked(template, style, place + 1)
-            for place, template in enumerate(
-                sorted(
-                    (template for template in templates if fills(template, fields)),
-                    key=lambda template: draw(seed, "request", fact.id, template),
-                )
-            )
-        ]
-        for style, templates in data.styles().items()
-    ]
+    styles = []
+    for style, templates in data.styles().items():
+        filled = [template for template in templates if fills(template, fields)]
+        filled.sort(key=lambda template: draw(seed, "request", fact.id, template))
+        styles.append([RequestTemplate(template, style, place) for place, template in enumerate(filled, 1)])
     first = draw(seed, "style", fact.id) % len(styles)
     turns = itertools.zip_longest(*styles[first:], *styles[:first])
-    return [asked for turn in turns for asked in turn if asked]
+    return [request for turn in turns for request in turn if request]
 
 
 def _frames(contract: Contract, data: TaskData, fact: Fact, fields: dict[str, Any]) -> dict[str, list[str]]:
-    """Section -> the templates that this fact fills.  Where it has other senses, only those that tell them."""
+    """Section -> the templates that this fact fills; if it has other senses, only those that name them."""
     frames = {}
     for section in contract.sections:
         if isinstance(section.kind, Fixed):
             continue
-        all_of_it = data.sections[section.name]
-        filled = [template for template in all_of_it if fills(template, fields)]
-        telling = [template for template in filled if "other_senses" in holes(template)]
-        frames[section.name] = telling or filled
+        templates = data.sections[section.name]
+        filled = [template for template in templates if fills(template, fields)]
+        frames[section.name] = [template for template in filled if "other_senses" in holes(template)] or filled
         if not filled:
             raise UserError(
                 f"fact '{fact.id}': no template of section '{section.name}' can be filled from it; "
-                f"add the field that one of them names: {all_of_it[0]!r}"
+                f"add the field that one of them names: {templates[0]!r}"
             )
     return frames
-
-
-def _example(
-    contract: Contract,
-    data: TaskData,
-    fact: Fact,
-    fields: dict[str, Any],
-    frames: dict[str, list[str]],
-    asked: Asked,
-    seed: int,
-    written: dict[tuple[str, ...], tuple[Record, str]],
-) -> Example:
-    name = f"{fact.id}/{asked.style}-{asked.place}"
-    chosen = tuple(options[draw(seed, "frame", name, section) % len(options)] for section, options in frames.items())
-    if chosen not in written:
-        written[chosen] = _written(contract, fact, fields, dict(zip(frames, chosen, strict=True)))
-    record, response = written[chosen]
-    carries = draw(seed, "system", name) / 2**64 < data.system_share
-    system = contract.system_prompt() if carries else ""
-    request = render(asked.template, fields)
-    if not isinstance(request, str):
-        raise UserError(f"template {asked.template!r}: is a list alone, and a request is a text")
-    return Example(name, fact.concept, fact.category, request, system, record, response, fact.keywords)
 
 
 def _written(contract: Contract, fact: Fact, fields: dict[str, Any], chosen: dict[str, str]) -> tuple[Record, str]:
@@ -187,10 +167,10 @@ def _written(contract: Contract, fact: Fact, fields: dict[str, Any], chosen: dic
 
 
 def render(template: str, fields: dict[str, Any]) -> Any:
-    """A template filled from a fact's fields.  One that is a list's name alone gives the list itself."""
+    """A template filled from a fact's fields.  A template that is only a list's name gives the list itself."""
     names = holes(template)
     if names and template == f"{{{names[0]}}}":
         return fields[names[0]]
     if not all(isinstance(fields[name], str) for name in names):
-        raise UserError(f"template {template!r}: names a field that holds a list, which must stand alone")
+        raise UserError(f"template {template!r}: names a field that holds a list, which must be the whole template")
     return template.format_map(fields)

@@ -1,4 +1,4 @@
-"""Facts -> train, validation, test.  Whole concepts go to a side, never rows: no test concept was seen in training."""
+"""Facts -> train, validation, test; whole concepts, so that no test concept is trained on."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from data_gen.facts import Fact
 
+SEED = 12  # of the seeds 0 to 99 the one whose splits are the most even over the five categories
 SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
 
 
@@ -20,7 +21,7 @@ def draw(*key: object) -> int:
 
 
 def side(group: str, seed: int) -> str:
-    """The split of a concept group: a hash of (seed, group) alone, so adding facts moves nothing already placed.
+    """The split of a concept group: a hash of (seed, group) alone, so adding facts moves no concept that has its place.
 
     >>> side("uremia", seed=0)
     'train'

@@ -1,4 +1,4 @@
-"""A task's TOML -> TaskData: where its facts are, how requests are put, how each section is made from a fact."""
+"""A task's TOML -> TaskData: where its facts are, how requests and sections are made from a fact."""
 
 from __future__ import annotations
 
@@ -15,26 +15,25 @@ from data_gen.facts import OWN
 from plumbing.errors import UserError, faults_error
 from plumbing.toml_file import fill, read_toml
 
-# What a template may name beside the fact's texts; of these the first three are there for every fact.
+# What a template may name beside the fact's texts; every fact has the first three.
 _NAMED = {"concept", "a_concept", "category", "expansion", "other_senses", "keywords"}
 
 
 @dataclass(frozen=True)
 class TaskData:
-    """The [data] table of a task.  A template names a fact's fields in braces; one that a fact cannot fill, for want
-    of an optional field such as {expansion}, is not used for that fact."""
+    """The [data] table of a task.  A template names a fact's fields in braces.
+
+    If a fact lacks an optional field such as {expansion}, the templates that name it are not used for that fact.
+    """
 
     facts: str  # path of a .jsonl file or a folder of them, relative to the task file
-    requests: list[str] | dict[str, list[str]]  # templates; a table parts them by style, and the styles take turns
+    requests: list[str] | dict[str, list[str]]  # templates; a table groups them by style, and the styles take turns
     sections: dict[str, list[str]]  # section name -> templates (frames); fixed sections need none
-    category_names: dict[str, str] = field(default_factory=dict)  # what {category} says, where not the category itself
-    system_share: float = 0.5  # of the rows that carry the system prompt; the rest must do without
+    category_names: dict[str, str] = field(default_factory=dict)  # what {category} becomes, if not the category itself
+    system_share: float = 0.5  # share of the rows that carry the system prompt
     licence: str = "unknown"  # of the texts, as the Hugging Face Hub spells it; for the dataset's card
     language: str = ""  # of the texts, a code such as en; for the card
     tags: list[str] = field(default_factory=list)  # for the card
-
-    def facts_path(self, task: Path) -> Path:
-        return (task.parent / self.facts).resolve()
 
     def styles(self) -> dict[str, list[str]]:
         """Style -> templates of requests."""
@@ -45,7 +44,7 @@ class TaskData:
         return [one for lists in (self.styles(), self.sections) for templates in lists.values() for one in templates]
 
     def texts(self) -> set[str]:
-        """The fact fields that the templates name and every fact must hold."""
+        """The fact fields that the templates name, which every fact must hold."""
         named = {name.removesuffix("_mid") for template in self.templates() for name in holes(template)}
         return {name[:1].lower() + name[1:] for name in named} - _NAMED
 
@@ -55,12 +54,12 @@ def load_task_data(task: str) -> tuple[Contract, TaskData, Path]:
     contract, path = load_contract(task), task_path(task)
     table = read_toml(path).get("data")
     if table is None:
-        raise UserError(f"{path}: no [data] table: nothing says how examples are composed")
+        raise UserError(f"{path}: no [data] table: it must say how examples are composed")
     data = fill(TaskData, table, f"{path}: [data]")
     faults = _data_faults(contract, data)
     if faults:
         raise faults_error(f"{path}: [data]", faults)
-    return contract, data, data.facts_path(path)
+    return contract, data, (path.parent / data.facts).resolve()
 
 
 @functools.cache
@@ -84,23 +83,24 @@ def _data_faults(contract: Contract, data: TaskData) -> list[str]:
     faults += [f"templates for unknown section '{name}'" for name in data.sections if name not in wanted]
     if not data.styles():
         faults.append("'requests' is empty")
-    faults += ["'requests' is empty" if name == "request" else f"requests of style '{name}' are none"
+    faults += ["'requests' is empty" if name == "request" else f"style '{name}' has no requests"
                for name, templates in data.styles().items() if not templates]  # fmt: skip
     for name, templates in data.styles().items():
         if not name.isidentifier():
-            faults.append(f"style '{name}': wanted a name of letters, digits and _, as it is a part of the rows' ids")
-        faults += [f"request {one!r} stands twice" for one in sorted({t for t in templates if templates.count(t) > 1})]
-    names = [name for name, said in data.category_names.items() if not said.strip()]
-    faults += [f"category_names: '{name}' is blank" for name in names]
+            faults.append(
+                f"style '{name}': expected a name of letters, digits and _, because it is part of the rows' ids"
+            )
+        faults += [f"request {one!r} appears twice" for one in sorted({t for t in templates if templates.count(t) > 1})]
+    faults += [f"category_names: '{name}' is blank" for name, text in data.category_names.items() if not text.strip()]
     every = [one for templates in data.styles().values() for one in dict.fromkeys(templates)]
-    faults += [f"request {one!r} stands in two styles" for one in sorted({t for t in every if every.count(t) > 1})]
+    faults += [f"request {one!r} appears in two styles" for one in sorted({t for t in every if every.count(t) > 1})]
     if not 0 <= data.system_share <= 1:
-        faults.append(f"'system_share' is {data.system_share}, wanted 0 to 1")
+        faults.append(f"'system_share' is {data.system_share}, expected 0 to 1")
     broken = [template for template in data.templates() if not _is_template(template)]
-    faults += [f"template {template!r}: wanted a fact's fields in braces, such as {{concept}}" for template in broken]
+    faults += [f"template {template!r}: expected a fact's fields in braces, such as {{concept}}" for template in broken]
     closed = sorted(data.texts() & OWN) if not broken else []
     return faults + [
-        f"no template can name '{name}': wanted a fact's {', '.join(sorted(_NAMED))} or texts" for name in closed
+        f"no template can name '{name}': expected a fact's {', '.join(sorted(_NAMED))} or texts" for name in closed
     ]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from data_gen.leaks.near_duplicates import Measure
 from plumbing.errors import UserError
 
-_SHOWN = 3  # leaks of each check that the line names, and rows of each split; all are counted
+_SHOWN = 3  # leaks of each check, and rows of each split, that the line names; all are counted
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class Closest:
     """The most alike texts of two splits."""
 
     similarity: float
-    counts: bool  # False: each says a name of its own concept, and may be as like the other as it will
+    counts: bool  # False: each holds a name of its own concept, so their similarity is allowed
     rows: tuple[Row, Row]
 
 
 @dataclass(frozen=True)
 class Leak:
-    what: str  # in one line, with the rows
+    what: str  # one line that names the rows
     rows: tuple[Row, ...]
 
 
@@ -42,8 +42,8 @@ class Check:
     compared: int  # names, rows or distinct texts
     found: int  # leaks
     leaks: tuple[Leak, ...]  # the first of them
-    measure: Measure | None = None  # from which similarity on two texts are a leak; None: where they are equal
-    closest: Closest | None = None  # None also where no two texts have enough in common to be compared
+    measure: Measure | None = None  # says from which similarity two texts are a leak; None: only if they are equal
+    closest: Closest | None = None  # None also if no two texts have enough in common to be compared
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,9 @@ class Certificate:
 def check(certificate: Certificate) -> None:
     """Raises UserError with the certificate's line unless it is clean."""
     if not certificate.clean:
-        raise UserError(f"{certificate.line()}; give what is one concept one group (same_as), or change these rows")
+        raise UserError(
+            f"{certificate.line()}; give the names of one concept one group (same_as), or change these rows"
+        )
 
 
 def _closeness(check: Check, measure: Measure) -> str:

@@ -1,7 +1,7 @@
-"""Rows and concept groups -> what the splits say: their distinct texts, and the name that each request asks for.
+"""Rows and concept groups -> distinct texts of each split, and the name that each request asks for.
 
-A request is a template around a name.  A template's words are known by standing in the requests of several groups;
-what is left is the name that is asked for, and what else the requests of this concept alone say.
+A request is a template around a name.  A word in the requests of several groups belongs to a template.  What is left
+is the name that is asked for, and whatever else only the requests of this concept contain.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 
 from contract.example import SPLITS, Example
 from data_gen.leaks.near_duplicates import Measure, Text, similarity
-from data_gen.spelling import name_key, phrases, singular_words
+from plumbing.wording import name_key, phrases, singular_words
 
-# A word that the requests of more groups say beside their own name is a template's.  The shipped templates stand in the
-# requests of about 20 groups each, and of 5 where every concept has one row; a misspelled name stands in one or two.
+# A word that the requests of more groups hold beside their own name is a template's.  The shipped templates are in the
+# requests of about 20 groups each, and of 5 where every concept has one row; a misspelled name is in one or two.
 _TEMPLATE_GROUPS = 2
 
 
-class Said(NamedTuple):
-    """A request or a response of a concept group, and the rows that say it."""
+class DistinctText(NamedTuple):
+    """A request or a response of a concept group, and the ids of the rows that hold it."""
 
     split: str
     group: str
@@ -35,13 +35,13 @@ class Names(NamedTuple):
     holders: dict[str, dict[str, tuple[str, str]]]  # key of a name -> split -> a group of it, the name as it is written
 
     def group(self, split: str, concept: str) -> str:
-        """The group of a concept; one of its own where the split has none of that name."""
+        """The group of a concept; one of its own if the split has none of that name."""
         holder = self.holders.get(name_key(concept) or concept, {}).get(split)
         return holder[0] if holder else f"{concept} (in no group)"
 
 
 def read_names(concepts: Mapping[str, Sequence[Mapping[str, Any]]]) -> Names:
-    """`concepts` is what concepts.json holds: the groups of each split with their names."""
+    """`concepts` is the content of concepts.json: the groups of each split with their names."""
     names = Names({}, {})
     for split in sorted(concepts):
         for entry in sorted(concepts[split], key=lambda entry: entry["group"]):
@@ -53,7 +53,7 @@ def read_names(concepts: Mapping[str, Sequence[Mapping[str, Any]]]) -> Names:
     return names
 
 
-def said(rows: Mapping[str, Sequence[Example]], names: Names, field: str) -> list[Said]:
+def distinct_texts(rows: Mapping[str, Sequence[Example]], names: Names, field: str) -> list[DistinctText]:
     """The distinct texts of `field`, in an order that does not depend on the order of the rows."""
     groups: dict[tuple[str, str], str] = {}
     ids: dict[tuple[str, str, str], list[str]] = {}
@@ -62,36 +62,37 @@ def said(rows: Mapping[str, Sequence[Example]], names: Names, field: str) -> lis
             place = (split, row.concept)
             group = groups.get(place) or groups.setdefault(place, names.group(*place))
             ids.setdefault((split, group, getattr(row, field)), []).append(row.id)
-    found = [Said(*key, tuple(sorted(those))) for key, those in ids.items()]
+    found = [DistinctText(*key, tuple(sorted(own))) for key, own in ids.items()]
     return sorted(found, key=lambda text: (SPLITS.index(text.split), *text))
 
 
-def wordings(texts: Iterable[Said]) -> dict[Text, list[Said]]:
+def by_phrases(texts: Iterable[DistinctText]) -> dict[Text, list[DistinctText]]:
     """The texts by their phrases."""
-    found: dict[Text, list[Said]] = {}
+    found: dict[Text, list[DistinctText]] = {}
     for text in texts:
         found.setdefault(Text(text.split, text.group, tuple(phrases(text.text))), []).append(text)
     return found
 
 
-def asked(requests: Sequence[Said], names: Names, measure: Measure) -> dict[Text, list[Said]]:
-    """The requests by what they ask for, as one phrase.
+def by_asked_name(requests: Sequence[DistinctText], names: Names, measure: Measure) -> dict[Text, list[DistinctText]]:
+    """The requests by the name that they ask for, as one phrase.
 
-    A request that does not say a name of its own concept may misspell one: `own` tells how near it comes.
+    A request without a name of its own concept may misspell one: `own` is its similarity to the nearest name.
     """
     parts = [_name_and_rest(request, names) for request in requests]
     template = _template_words(requests, parts)
-    found: dict[Text, list[Said]] = {}
+    found: dict[Text, list[DistinctText]] = {}
     for request, (name, rest) in zip(requests, parts, strict=True):
         left = " ".join([*([name] if name else []), *(word for word in rest.split() if word not in template)])
-        own = 1.0 if name else _nearest(left, names.spelled.get((request.split, request.group), []), measure)
+        own_names = names.spelled.get((request.split, request.group), [])
+        own = 1.0 if name else max((similarity([left], [one], measure) for one in own_names), default=0.0)
         if left:
             found.setdefault(Text(request.split, request.group, (left,), own), []).append(request)
     return found
 
 
-def _name_and_rest(request: Said, names: Names) -> tuple[str, str]:
-    """The longest name of its own concept that a request says ("" for none), and its other words."""
+def _name_and_rest(request: DistinctText, names: Names) -> tuple[str, str]:
+    """The longest name of its own concept that a request holds ("" for none), and its other words."""
     words = f" {singular_words(request.text)} "
     for name in names.spelled.get((request.split, request.group), []):
         if f" {name} " in words:
@@ -99,10 +100,10 @@ def _name_and_rest(request: Said, names: Names) -> tuple[str, str]:
     return "", words.strip()
 
 
-def _template_words(requests: Sequence[Said], parts: Sequence[tuple[str, str]]) -> set[str]:
-    """The words of the templates, learnt from the requests that say their name where most of them do.
+def _template_words(requests: Sequence[DistinctText], parts: Sequence[tuple[str, str]]) -> set[str]:
+    """The words of the templates.  If most requests hold their name, they are learnt from those requests alone.
 
-    What two groups say word by word around their names is a template whole.
+    If two groups have the same words around their names, all of these words belong to a template.
     """
     named = sum(bool(name) for name, _ in parts)
     groups: dict[str, set[str]] = defaultdict(set)  # what is left of a request without its name -> groups
@@ -115,7 +116,3 @@ def _template_words(requests: Sequence[Said], parts: Sequence[tuple[str, str]]) 
             spread[word] |= members
     whole = {word for rest, members in groups.items() if len(members) > 1 for word in rest.split()}
     return whole | {word for word, members in spread.items() if len(members) > _TEMPLATE_GROUPS}
-
-
-def _nearest(left: str, names: Iterable[str], measure: Measure) -> float:
-    return max((similarity([left], [name], measure) for name in names), default=0.0)

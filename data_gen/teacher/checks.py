@@ -1,7 +1,7 @@
-"""A teacher's answer -> the row's record, or why it is refused.
+"""A teacher's answer -> the row's record, or the reason why it is refused.
 
-The composed row is the yardstick: what its record does (name the concept, hold a keyword, end with a full stop) the
-answer must do too.  Content is held only as far as a machine can hold it: numbers, keywords, names, phrases.
+The composed row sets the standard: if its record names the concept, holds a keyword or ends with a full stop, the
+answer must do so too.  Content is checked only where a machine can: numbers, keywords, names, phrases.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from contract.example import Example
 from contract.kinds import Prose
 from data_gen.facts import Fact
 from data_gen.teacher.journal import Rejection
-from data_gen.teacher.prompt import RULES, TASK, answer_schema, asked, facts, form
-from data_gen.teacher.quantities import invented
+from data_gen.teacher.prompt import RULES, TASK, answer_schema, facts, form, taught_sections
+from plumbing.wording import invented, mentions, texts_of
 
-# The closed list.  An answer counts under the first that it shows; the model is told all of them.
+# The closed list.  An answer counts under the first reason that applies; the model gets all of them.
 REASONS = {
     "PROMPT_TOO_LONG": "the prompt does not fit into the model's context",
     "LOOPED": "the answer repeated itself without end",
@@ -29,7 +29,7 @@ REASONS = {
     "NOT_JSON": "no JSON",
     "SCHEMA": "JSON with other keys or types",
     "FORM": "a section breaks the contract, or ends in the middle of a sentence",
-    "MARKUP": "a heading, Markdown, or characters that are no plain text",
+    "MARKUP": "a heading, Markdown, or characters that are not plain text",
     "COPY": "the instructions, the request or the facts word for word, or a sentence twice",
     "NUMBER": "a number, percentage or range that neither fact nor request holds",
     "KEYWORD": "a keyword of the fact is missing",
@@ -37,10 +37,10 @@ REASONS = {
     "ADVICE": "the reader is addressed, or given advice or a dose",
     "ADDED": "a sentence that shares hardly a word with the facts",
 }
-COPIED_RUN = 7  # words in a row of the instructions: no sentence of an answer shares as many by chance
-REQUEST_WORDS = 4  # a request that says less beside the concept's name may well stand in an answer
-ADDED_SHARE, ADDED_WORDS = 2 / 3, 4  # of a sentence's words that no fact holds; of shorter ones nothing can be said
-# Words of four letters and more that say nothing by themselves; shorter ones are not counted at all.
+COPIED_RUN = 7  # words in a row of the instructions: an answer does not share so many by chance
+REQUEST_WORDS = 4  # a request with fewer words beside the concept's name may be in an answer by chance
+ADDED_SHARE, ADDED_WORDS = 2 / 3, 4  # of a sentence's words that no fact holds; shorter sentences are not judged
+# Words of four letters and more without a meaning of their own; shorter ones are never counted.
 _COMMON = """about after also another because been before between both called cause causes during each either every from
 have here into make makes many means more most much often only other others over result results same since some such than
 that their them then there these they this those through under until upon used uses using usually very well were what
@@ -81,7 +81,7 @@ def read_answer(contract: Contract, fact: Fact, draft: Example, text: str) -> Re
 
 
 def tidy(value: Any) -> Any:
-    """Single blanks for all white space: a line break in a JSON text says nothing."""
+    """Single blanks for all white space: a line break in a JSON text has no meaning."""
     if isinstance(value, str):
         return " ".join(value.split())
     if isinstance(value, list):
@@ -90,15 +90,15 @@ def tidy(value: Any) -> Any:
 
 
 def yardstick(contract: Contract, draft: Example) -> tuple[list[str], Section | None]:
-    """What this row's answer must hold: keywords, and the section that names the concept (None: none need)."""
-    text = _text(contract, draft.record)
+    """What this row's answer must hold: keywords, and the section that must name the concept (None: no section)."""
+    text = "\n".join(_texts(contract, draft.record))
     keywords = [keyword for keyword in dict.fromkeys(draft.keywords) if holds(text, keyword)]
-    first = next((section for section in asked(contract) if isinstance(section.kind, Prose)), None)
+    first = next((section for section in taught_sections(contract) if isinstance(section.kind, Prose)), None)
     return keywords, first if first and mentions(str(draft.record[first.name]), draft.concept) else None
 
 
 def holds(text: str, keyword: str) -> bool:
-    """Whether the keyword stands in `text`: any case, a hyphen for a blank, regular endings of its words allowed.
+    """Whether `text` holds the keyword: in any case, with a hyphen for a blank, with regular endings of its words.
 
     >>> holds("Clotting kidneys", "clot"), holds("a kidney", "kidneys"), holds("a phase", "pH"), holds("CD45", "CD4")
     (True, True, False, False)
@@ -107,25 +107,14 @@ def holds(text: str, keyword: str) -> bool:
     return re.search(rf"(?<!\w){words}(?!\w)", text, re.IGNORECASE) is not None
 
 
-def mentions(text: str, concept: str) -> bool:
-    """Whether `text` names the concept, as the judge counts it: whole words, any case, a regular plural allowed.
-
-    >>> mentions("Biopsies take a piece of tissue.", "biopsy"), mentions("An atriumlike part", "atrium")
-    (True, False)
-    """
-    name = r"[\s-]+".join(re.escape(word) for word in re.split(r"[\s-]+", concept))
-    name = name[:-1] + "(?:ys?|ies)" if name.endswith("y") else name + "(?:e?s)?"
-    return re.search(rf"(?<!\w){name}(?!\w)", text, re.IGNORECASE) is not None
-
-
 def shorten(text: str, length: int = 300) -> str:
-    """The beginning of a text, as text that any file can hold."""
+    """The beginning of a text, encodable as UTF-8."""
     whole = text.encode("utf-8", "replace").decode()
     return whole if len(whole) <= length else whole[: length - 3] + "..."
 
 
 def _ending(word: str) -> str:
-    """A pattern of the word with its regular endings; a word with a digit in it stands for itself alone."""
+    """A pattern of the word with its regular endings; a word with a digit in it has none."""
     if any(char.isdigit() for char in word):
         return re.escape(word)
     stem = word
@@ -136,24 +125,14 @@ def _ending(word: str) -> str:
     return re.escape(stem) + (r"\w{0,4}" if len(stem) > 3 else "(?:e?s)?")
 
 
-def _strings(value: Any) -> list[str]:
-    if isinstance(value, dict):
-        return _strings(list(value.values()))
-    return [text for item in value for text in _strings(item)] if isinstance(value, list) else [str(value)]
-
-
 def _texts(contract: Contract, record: Record) -> list[str]:
-    return [text for section in asked(contract) for text in _strings(record[section.name])]
-
-
-def _text(contract: Contract, record: Record) -> str:
-    return "\n".join(_texts(contract, record))
+    return [text for section in taught_sections(contract) for text in texts_of(record[section.name])]
 
 
 def _form(contract: Contract, draft: Example, record: Record) -> Iterator[tuple[str, str]]:
-    """What the contract refuses, section by section."""
+    """The faults that the contract finds, section by section."""
     whole = True
-    for section in asked(contract):
+    for section in taught_sections(contract):
         value = record[section.name]
         try:
             faults = [cls for cls, *_ in section.kind.read(section.kind.write(value))[1]]
@@ -161,7 +140,7 @@ def _form(contract: Contract, draft: Example, record: Record) -> Iterator[tuple[
             faults = [str(error)]
         if faults:
             count = f", found {len(value.split())} words" if isinstance(value, str) else ""
-            yield "FORM", shorten(f"{section.name}: {', '.join(faults)}: wanted {form(section)}{count}", 200)
+            yield "FORM", shorten(f"{section.name}: {', '.join(faults)}: expected {form(section)}{count}", 200)
         elif _is_sentence(draft.record[section.name]) and not _is_sentence(value):
             yield "FORM", f"{section.name}: ends in the middle of a sentence"
         whole = whole and not faults
@@ -175,28 +154,22 @@ def _is_sentence(value: Any) -> bool:
 
 def _content(contract: Contract, fact: Fact, draft: Example, record: Record) -> Iterator[tuple[str, str]]:
     source = "\n".join([*facts(fact).values(), fact.concept, *fact.keywords, draft.request])
-    texts, text = _texts(contract, record), _text(contract, record)
-    markup = sorted({mark for one in texts for mark in _markup(contract, one, source)})
-    if markup:
-        yield "MARKUP", f"no plain text: {', '.join(markup)}"
-    copied = _copied(contract, fact, draft, record)
-    if copied:
+    texts = _texts(contract, record)
+    text = "\n".join(texts)
+    if markup := sorted({mark for one in texts for mark in _markup(contract, one, source)}):
+        yield "MARKUP", f"not plain text: {', '.join(markup)}"
+    if copied := _copied(contract, fact, draft, record):
         yield "COPY", copied
-    numbers = invented(text, source)
-    if numbers:
+    if numbers := invented(text, source):
         yield "NUMBER", f"numbers that the facts do not hold: {', '.join(numbers)}"
     keywords, named = yardstick(contract, draft)
-    missing = [keyword for keyword in keywords if not holds(text, keyword)]
-    if missing:
+    if missing := [keyword for keyword in keywords if not holds(text, keyword)]:
         yield "KEYWORD", f"missing words: {', '.join(missing)}"
     if named and not mentions(str(record[named.name]), draft.concept):
         yield "CONCEPT", f'{named.name} does not name "{draft.concept}"'
-    advice = {match.group() for match in _ADVICE.finditer(text)}
-    advice = {phrase for phrase in advice if phrase.lower() not in source.lower()}
-    if advice:
+    if advice := {match[0] for match in _ADVICE.finditer(text) if match[0].lower() not in source.lower()}:
         yield "ADVICE", f"addresses the reader or advises: {', '.join(sorted(advice))}"
-    added = next((sentence for one in texts for sentence in _sentences(one) if _is_added(sentence, source)), None)
-    if added:
+    if added := next((one for text in texts for one in _sentences(text) if _is_added(one, source)), None):
         yield "ADDED", f'no fact says "{shorten(added, 160)}"'
 
 
@@ -209,23 +182,21 @@ def _markup(contract: Contract, text: str, source: str) -> Iterator[str]:
 
 
 def _copied(contract: Contract, fact: Fact, draft: Example, record: Record) -> str:
-    """What is no answer but a copy: of the instructions, of the request, of its own sentence, of the facts throughout."""
+    """What the record copies instead of answering: the instructions, the request, its own sentence, all the facts."""
     words = [_words(text) for text in _texts(contract, record)]
-    told = [_words(rule) for rule in (*RULES, TASK, *(form(section) for section in asked(contract)))]
-    runs = {run for line in told for run in _runs(line)}
-    shared = next((run for line in words for run in _runs(line) if run in runs), None)
-    if shared:
+    instructions = [_words(rule) for rule in (*RULES, TASK, *map(form, taught_sections(contract)))]
+    runs = {run for line in instructions for run in _runs(line)}
+    if shared := next((run for line in words for run in _runs(line) if run in runs), None):
         return f'repeats the instructions: "{" ".join(shared)}"'
     request = _words(draft.request)
     beside = [word for word in request if word not in _words(draft.concept)]
     if len(beside) >= REQUEST_WORDS and any(f" {' '.join(request)} " in f" {' '.join(line)} " for line in words):
         return "repeats the request"
     sentences = [" ".join(_words(one)) for text in _texts(contract, record) for one in _sentences(text)]
-    twice = next((one for one in sentences if one.count(" ") >= 3 and sentences.count(one) > 1), None)
-    if twice:
-        return f'says twice "{shorten(twice, 100)}"'
+    if twice := next((one for one in sentences if one.count(" ") >= 3 and sentences.count(one) > 1), None):
+        return f'repeats itself: "{shorten(twice, 100)}"'
     given = [_words(text) for text in (*facts(fact).values(), *_texts(contract, draft.record))]
-    prose = [_words(str(record[s.name])) for s in asked(contract) if isinstance(s.kind, Prose)]
+    prose = [_words(str(record[s.name])) for s in taught_sections(contract) if isinstance(s.kind, Prose)]
     return "copies the facts word for word" if prose and all(line in given for line in prose) else ""
 
 
@@ -234,14 +205,14 @@ def _sentences(text: str) -> list[str]:
 
 
 def _is_added(sentence: str, source: str) -> bool:
-    """Whether hardly a word of the sentence comes from the facts: a claim of the model's own."""
+    """Whether hardly a word of the sentence comes from the facts, so that the model invented it."""
     stems, held = _stems(sentence), set(_stems(source))
     new = sum(stem not in held for stem in stems)
     return len(stems) >= ADDED_WORDS and new > ADDED_SHARE * len(stems)
 
 
 def _stems(text: str) -> list[str]:
-    """The first five letters of each word that says something: inflamed, inflammation -> infla."""
+    """The first five letters of each meaningful word: inflamed, inflammation -> infla."""
     words, common = re.findall(r"[^\W\d_]{4,}", text.lower()), set(_COMMON.split())
     return [word.removesuffix("s")[:5] for word in words if word not in common]
 

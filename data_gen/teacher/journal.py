@@ -1,8 +1,8 @@
-"""The journal of a teacher's run: one JSON line a finished row, appended and synced, so that a killed run goes on.
+"""The journal of a teacher's run: one line for each finished row, so that a killed run can resume.
 
 with open_journal(Path("dataset.teacher.jsonl")) as journal:
-    journal.entries["uremia/0", fingerprint]     # what earlier runs finished
-    journal.append(entry)                        # on the disk when it returns
+    journal.entries["uremia/0", fingerprint]     # a row that an earlier run finished
+    journal.append(entry)                        # it is on the disk when this returns
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from plumbing.jsonl import LineFile, open_lines
 
 @dataclass(frozen=True)
 class Rejection:
-    """Why an answer was refused: the reason of `checks.REASONS` that counts, and what the model is told."""
+    """Why an answer was refused: the reason of `checks.REASONS` that counts, and the text that the model gets."""
 
     reason: str
     found: str
@@ -31,16 +31,16 @@ class Entry:
     """A finished row: accepted with its record, or failed after `attempts` answers with none."""
 
     id: str
-    fingerprint: str  # of all that the answer depends on; another one is another question
+    fingerprint: str  # of all that the answer depends on; if it changes, the row is asked again
     record: Record | None
-    rejections: tuple[Rejection, ...]  # one an answer that was refused, in order
+    rejections: tuple[Rejection, ...]  # one for each refused answer, in order
     answer: str  # of a failed row the last answer, shortened
-    attempts: int  # how many answers the run allowed a row
+    attempts: int  # how many answers the run allowed for a row
 
 
 @dataclass
 class Journal:
-    """Finished rows by id and fingerprint, and the file that they stand in."""
+    """Finished rows by id and fingerprint, and their file."""
 
     lines: LineFile
     entries: dict[tuple[str, str], Entry]
@@ -50,14 +50,14 @@ class Journal:
         return self.lines.notes
 
     def append(self, entry: Entry) -> None:
-        """Write the entry and wait until the disk has it."""
+        """Write the entry and wait until it is on the disk."""
         self.entries[entry.id, entry.fingerprint] = entry  # first: a Ctrl-C while the disk writes finds it counted
         self.lines.append([asdict(entry)])
 
 
 @contextmanager
 def open_journal(path: Path) -> Iterator[Journal]:
-    """The journal at `path`, made if it is not there.  Raises UserError when another process writes it, or others did."""
+    """The journal at `path`, created if missing.  Raises UserError if another process writes it, or if it is another file."""
     entries: dict[tuple[str, str], Entry] = {}
 
     def take(line: bytes) -> bool:

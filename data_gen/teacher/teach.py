@@ -1,4 +1,4 @@
-"""Facts + composed rows -> the same rows with records written by a model of an Ollama: data_gen's --teacher.
+"""Facts + composed rows -> the same rows with records that a model of an Ollama wrote (--teacher).
 
 taught = teach(contract, drafts, "qwen2.5:7b", Path("artifacts/terminology/dataset.teacher.jsonl"))
 taught.examples, taught.failed       # accepted rows and failed ones, both in the order of the drafts
@@ -89,7 +89,7 @@ def teach(
 
     Raises UserError when there is no server, no model, no answer any more, or not one row was accepted.
     """
-    if not prompt.asked(contract):
+    if not prompt.taught_sections(contract):
         raise UserError(f"task '{contract.name}': all its sections are fixed or a choice: there is nothing to teach")
     server = TeacherServer(server_url(url), timeout * concurrency, pauses, threading.Event())
     pins = server.pins(model)

@@ -8,36 +8,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from statistics import fmean, median
 
 from contract.contract import Contract, Record
 from contract.example import Example
 from contract.kinds import Choice, Fixed
 from eval.stats.intervals import Rate, wilson
+from plumbing.wording import has_keyword, numbers, unsupported_numbers
 
 BANDS = {8.0: "grade 8 or below", 12.0: "grades 9 to 12", 16.0: "college", float("inf"): "beyond college"}
 GRADED = 20_000  # characters: a flood without a space would keep the syllable counter busy for seconds
 LONG_WORD = 6  # letters; shorter words of a record are seldom its subject
-
-_SPELLED = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen twenty"
-)
-_PERCENT = r"\s?(?:%|per\s?cent\b)"
-# A name comes first, so that its digits are no number of their own: B12, IL-6, COVID-19.  Letters behind a number are
-# its unit: 5mg, 2nd.  Thousands may be parted by a comma or by one of four spaces.
-_NUMBER = re.compile(
-    r"[^\W\d_]\w*(?:-\w+)*"
-    r"|(?<![\w.])(?P<digits>(?:\d{1,3}(?:[, \u00a0\u2009\u202f]\d{3})+(?!\d)|\d+)(?:[.·]\d+)?|\.\d+)"
-    rf"(?:(?P<percent>{_PERCENT})|[^\W\d_]*)",
-    re.IGNORECASE,
-)
-_WORD_NUMBER = re.compile(rf"\b({_SPELLED.replace(' ', '|')})\b({_PERCENT})?", re.IGNORECASE)
 _LIST_MARK = re.compile(r"^[ \t]*\d{1,2}[.)]\s", re.MULTILINE)
-Number = tuple[Decimal, bool]  # its size, and whether it is a percentage
 
 
 @dataclass(frozen=True)
@@ -106,9 +90,9 @@ def _told(contract: Contract, record: Record) -> list[str]:
 
 def key_words(example: Example, told: Sequence[str]) -> list[str]:
     """The example's keywords that the request does not give away; without any, the long words of the record's texts."""
-    own = [word for word in example.keywords if not _holds(example.request, word)]
+    own = [word for word in example.keywords if not has_keyword(example.request, word)]
     long = dict.fromkeys(word.lower() for text in told for word in re.findall(rf"[^\W\d_]{{{LONG_WORD},}}", text))
-    return own or [word for word in long if not _holds(example.request, word)]
+    return own or [word for word in long if not has_keyword(example.request, word)]
 
 
 def share_told(prose: str, words: Sequence[str]) -> float | None:
@@ -117,57 +101,7 @@ def share_told(prose: str, words: Sequence[str]) -> float | None:
     >>> share_told("Clotting factors rise.", ["clot", "fever"])
     0.5
     """
-    return sum(_holds(prose, word) for word in words) / len(words) if words else None
-
-
-def _holds(text: str, word: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(word)}", text, re.IGNORECASE) is not None
-
-
-def unsupported_numbers(prose: str, sources: Iterable[str]) -> tuple[str, ...]:
-    """The numbers of `prose` that stand in none of `sources`, as written, each once.
-
-    Compared by size: 1,000 is 1000 and 2.50 is 2.5, but 5 % is not 5.  Both ends of a range count; a sign and a unit do
-    not.  A source may spell a number up to twenty out; one spelled out in `prose` is not looked at.
-
-    >>> unsupported_numbers("About 12,000 of 5 to 10 % in B12.", ["12 000 people", "ten percent of five"])
-    ('5',)
-    """
-    known = {number for text in sources for number in (*numbers(text), *_spelled(text))}
-    written = {}
-    for match, percent in _number_matches(prose):
-        written.setdefault(_number(match, percent), match["digits"] + (" %" if match["percent"] else ""))
-    return tuple(text for number, text in written.items() if number not in known)
-
-
-def numbers(text: str) -> list[Number]:
-    """Every number written in digits, in order.
-
-    >>> [str(size) for size, _ in numbers("From 1,500 mg/m2 to .5 or 20/40 for IL-6.")]
-    ['1500', '0.5', '20', '40']
-    """
-    return [_number(match, percent) for match, percent in _number_matches(text)]
-
-
-def _number_matches(text: str) -> Iterator[tuple[re.Match[str], bool]]:
-    """Each number and whether it is a percentage; the first end of a range is when the second is: 5 to 10 %."""
-    matches = [match for match in _NUMBER.finditer(text) if match["digits"]]
-    for match, following in zip(matches, [*matches[1:], None], strict=False):
-        percent = match["percent"] is not None
-        if not percent and following and following["percent"]:
-            joint = text[match.end() : following.start()].strip().lower()
-            between = joint == "and" and text[: match.start()].rstrip().lower().endswith("between")
-            percent = between or joint in ("-", "–", "—", "to")
-        yield match, percent
-
-
-def _number(match: re.Match[str], percent: bool) -> Number:
-    return Decimal(re.sub(r"[,\s]", "", match["digits"]).replace("·", ".")), percent
-
-
-def _spelled(text: str) -> Iterator[Number]:
-    for match in _WORD_NUMBER.finditer(text):
-        yield Decimal(_SPELLED.split().index(match[1].lower())), match[2] is not None
+    return sum(has_keyword(prose, word) for word in words) / len(words) if words else None
 
 
 def grade(prose: str) -> float | None:

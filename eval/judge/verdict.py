@@ -6,8 +6,6 @@ passes one passes the next.
 
 from __future__ import annotations
 
-import functools
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +15,7 @@ from contract.kinds import Prose
 from eval.judge.content_faults import signs
 from eval.judge.readings import lenient_forms, loose_forms
 from models.answers import REPEATED, Answer
+from plumbing.wording import mentions
 
 # The closed list of failure classes, all but the five of eval/judge/content_faults.py found by the contract's own reading.  An answer's
 # primary class is the first of this list that it shows: what explains the rest comes first.
@@ -107,22 +106,6 @@ SHOWN_END = 40  # characters of the end of an answer that was broken off
 def _is_clean(contract: Contract, example: Example, text: str) -> bool:
     reading = contract.reader.clean(text)
     return reading is not None and not signs(contract, reading, text, example.record)
-
-
-def mentions(text: str, concept: str) -> bool:
-    """Whether `text` names the concept: any case, as whole words, a regular plural and a hyphen for a space allowed.
-
-    >>> mentions("Biopsies take a piece of tissue.", "biopsy"), mentions("An atriumlike part", "atrium")
-    (True, False)
-    """
-    return _naming(concept).search(text) is not None
-
-
-@functools.lru_cache(maxsize=4096)
-def _naming(concept: str) -> re.Pattern[str]:
-    name = r"[\s-]+".join(re.escape(word) for word in re.split(r"[\s-]+", concept))
-    name = name[:-1] + "(?:ys?|ies)" if name.endswith("y") else name + "(?:e?s)?"
-    return re.compile(rf"(?<!\w){name}(?!\w)", re.IGNORECASE)
 
 
 def _named(contract: Contract, example: Example, record: Record) -> bool | None:

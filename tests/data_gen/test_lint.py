@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_gen.facts import read_facts
-from data_gen.lint import ANY_FACT, SHIPPED, TEACHING_FACT, lint, read
+from data_gen.lint_facts import ANY_FACT, SHIPPED, TEACHING_FACT, lint, read
 from plumbing.errors import UserError
 from tests import strategies  # noqa: F401  the hypothesis profile
 from tests.conftest import ROOT
@@ -61,17 +61,21 @@ PLANTED: list[tuple[str, list[Any], str]] = [
     ("unreadable", ['{"id": "\\udc00"}'], "half of a surrogate pair"),
     *[("field", [without(name)], f"missing field '{name}'") for name in sorted(CLEAN.keys() - {"aliases"})],
     ("field", [CLEAN | {"defintion": "Edema."}], "unknown field 'defintion' (did you mean 'definition'?)"),
-    ("field", [CLEAN | {"keywords": "fluid"}], "'keywords' is 'fluid', expected tuple[str, ...]"),
-    ("field", [CLEAN | {"reviewed": "no"}], "'reviewed' is 'no', expected bool"),
-    ("field", [CLEAN | {"clinical": None}], "'clinical' is None, wanted text or a list"),
+    ("field", [CLEAN | {"keywords": "fluid"}], "'keywords' is 'fluid', "),
+    ("field", [CLEAN | {"reviewed": "no"}], "'reviewed' is 'no', "),
+    ("field", [CLEAN | {"clinical": None}], "'clinical' is None, expected text or a list"),
     ("field", [CLEAN | {"clinical": [CLINICAL]}], "'clinical' is a list; write one text"),
-    ("same-id", [CLEAN, OTHER | {"id": "terms/edema"}], "'terms/edema' stands at "),
+    ("same-id", [CLEAN, OTHER | {"id": "terms/edema"}], "'terms/edema' is also at "),
     ("same-name", [CLEAN, OTHER | {"aliases": ["Dropsy"]}], "say which is meant: same_as = 'edema'"),
-    ("same-name", [CLEAN, OTHER | {"aliases": ["Edemas"]}], "'edemas' is a name of "),
-    ("same-name", [CLEAN, OTHER | {"same_as": "Dropsy"}], "'dropsy' is a name of "),
-    ("same-name", [CLEAN | {"same_as": "swelling"}, OTHER | {"same_as": "Swellings"}], "'swellings' is a name of "),
-    ("same-name", [CLEAN | {"aliases": ["Edema"]}], "'edema' stands twice in the fact; keep one"),
-    ("reviewed", [CLEAN | {"reviewed": True}], "no field tells the reviewer; write false"),
+    ("same-name", [CLEAN, OTHER | {"aliases": ["Edemas"]}], "'edemas' is also a name of "),
+    ("same-name", [CLEAN, OTHER | {"same_as": "Dropsy"}], "'dropsy' is also a name of "),
+    (
+        "same-name",
+        [CLEAN | {"same_as": "swelling"}, OTHER | {"same_as": "Swellings"}],
+        "'swellings' is also a name of ",
+    ),
+    ("same-name", [CLEAN | {"aliases": ["Edema"]}], "'edema' appears twice in the fact; keep one"),
+    ("reviewed", [CLEAN | {"reviewed": True}], "no field names the reviewer; write false"),
     ("characters", [source(name="SYMP\u2011x")], "'sources': U+2011 NON-BREAKING HYPHEN"),
     ("id", [CLEAN | {"id": "terms/Edema"}], "'terms/Edema'; write 'terms/slug'"),
     ("id", [CLEAN | {"id": "edema"}], "'edema'; write 'terms/slug'"),
@@ -90,8 +94,8 @@ PLANTED: list[tuple[str, list[Any], str]] = [
     ("closed-source", [source(name="SNOMED CT")], "'SNOMED' in source 'SNOMED CT'"),
     ("closed-source", [source(id="C0013604")], "'C0013604' in source"),
     ("closed-source", [source(name="MeSH", url="https://uts.nlm.nih.gov/mesh")], "in source 'MeSH'"),
-    ("same-text", [CLEAN, OTHER | {"clinical": CLINICAL, "keywords": ["pus", "white", "melt"]}], "word one anew"),
-    ("same-text", [more("Swelling of one leg alone suggests a clot in a deep vein.")], "word one anew"),
+    ("same-text", [CLEAN, OTHER | {"clinical": CLINICAL, "keywords": ["pus", "white", "melt"]}], "reword one"),
+    ("same-text", [more("Swelling of one leg alone suggests a clot in a deep vein.")], "reword one"),
 ]
 
 
@@ -180,7 +184,7 @@ def test_a_character_that_the_terminal_lacks_is_printed_all_the_same(tmp_path: P
 
 @pytest.mark.parametrize(
     ("name", "content", "said"),
-    [("none.jsonl", None, "none.jsonl: no facts there (wanted a .jsonl file, or a folder of them)"),
+    [("none.jsonl", None, "none.jsonl: no facts there (expected a .jsonl file, or a folder of them)"),
      (".", None, ".: no facts there"), ("empty.jsonl", b"", "empty.jsonl: holds no fact"),
      ("latin.jsonl", b"\xff", "latin.jsonl: not UTF-8 text")],
 )  # fmt: skip

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from contract.contract import load_contract
 from contract.example import SPLITS
-from data_gen.publish import check_finished, check_target, features, left_out, main, save_to_disk
+from data_gen.publication import check_finished, check_target, features, left_out, save_to_disk
+from data_gen.publish import main
 from plumbing.errors import UserError
 from plumbing.handover import check_outputs, read_manifest, write_manifest
 from tests.finished_dataset import contents, make_own, make_terminology, rows_of
@@ -57,15 +57,15 @@ def test_datasets_reads_every_row_with_typed_columns(
     assert list(found) == list(SPLITS)
     for split in SPLITS:
         if way == "json" and name == "own":  # keywords are empty in every row: their type cannot be guessed
-            found[split] = found[split].cast(features(load_contract(folder / "task.toml")))
-        assert found[split].features == features(load_contract(folder / "task.toml"))
+            found[split] = found[split].cast(features(folder))
+        assert found[split].features == features(folder)
         assert found[split].to_list() == rows[split]
 
 
 def test_the_types_follow_the_kinds_of_the_sections(made: dict[str, Path]) -> None:
     from datasets import List, Value
 
-    typed = features(load_contract(made["own"] / "task.toml"))
+    typed = features(made["own"])
     text = Value("string")
     record = {"what": text, "signs": List(text), "cards": List({"Q": text, "A": text}), "sure": text}
     assert typed["record"] == record and typed["keywords"] == List(text)
@@ -94,9 +94,9 @@ def test_a_saved_dataset_explains_itself_and_is_replaced_whole(folder: Path, tmp
 @pytest.mark.parametrize(
     ("where", "said"),
     [
-        ("dataset", "is, holds or stands in the dataset folder"),
-        ("dataset/arrow", "is, holds or stands in the dataset folder"),
-        (".", "is, holds or stands in the dataset folder"),
+        ("dataset", "is, holds or lies in the dataset folder"),
+        ("dataset/arrow", "is, holds or lies in the dataset folder"),
+        (".", "is, holds or lies in the dataset folder"),
         ("mine", "holds other files"),
         ("adapter", "'adapter'"),
         ("file", "is a file"),
@@ -119,9 +119,9 @@ def test_a_foreign_folder_is_never_replaced(folder: Path, tmp_path: Path, where:
     ("arguments", "said"),
     [
         ([], "nothing to do: name a folder with --save-to-disk"),
-        (["--private"], "--private says what --push makes"),
-        (["--push", "a/b/c", "--save-to-disk", "arrow"], "is no repository's name"),
-        (["--save-to-disk", "."], "is, holds or stands in"),
+        (["--private"], "--private needs --push OWNER/NAME"),
+        (["--push", "a/b/c", "--save-to-disk", "arrow"], "is not a repository's name"),
+        (["--save-to-disk", "."], "is, holds or lies in"),
     ],
 )
 def test_a_mistaken_call_does_nothing(

@@ -81,10 +81,27 @@ def test_a_base_that_parts_prompt_and_answer_inside_a_token_is_refused(tokenizer
 
 
 def test_invented_names_replace_the_concept_everywhere_and_leave_the_rest() -> None:
-    rows = with_invented([example()] * 4, 0.5, seed=1)
+    rows = with_invented(CONTRACT, [example()] * 4, 0.5, seed=1)
     assert rows[:4] == [example()] * 4 and len(rows) == 6
     for row in rows[4:]:
         assert "uremia" not in (row.request + row.response).lower()
         assert row.concept in row.request and row.concept.lower() in row.response.lower()
-        assert CONTRACT.read(row.response).adheres
-    assert with_invented([example()] * 4, 0.5, seed=1) == rows
+        assert row.response == CONTRACT.write(row.record)
+    assert with_invented(CONTRACT, [example()] * 4, 0.5, seed=1) == rows
+
+
+def test_an_invented_name_changes_no_heading_and_no_fixed_text() -> None:
+    plain = example(concept="note")
+    words = plain.record["definition"]
+    note = example(concept="decisions")  # a word of the fixed text
+    for row in with_invented(CONTRACT, [plain, note], 1.0, seed=1)[2:]:
+        assert row.response == CONTRACT.write(row.record) and row.record["note"] == plain.record["note"]
+        assert row.concept.lower() in row.record["definition"].lower() and words not in row.response
+
+
+def test_a_copy_that_the_contract_refuses_is_left_out() -> None:
+    words = "uremia " * 59 + "ends."  # two words for each would be too many
+    record = example().record | {"definition": words}
+    long = dataclasses.replace(example(), record=record, response=CONTRACT.write(record))
+    rows = with_invented(CONTRACT, [long] * 40, 1.0, seed=1)
+    assert 40 < len(rows) < 80 and all(row.response == CONTRACT.write(row.record) for row in rows)

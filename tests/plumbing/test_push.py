@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from data_gen.publish import left_out, main, push
+from data_gen.publication import left_out, push
+from data_gen.publish import main
 from plumbing.errors import UserError
 from plumbing.handover import read_manifest, write_manifest
 from tests.conftest import ROOT
@@ -174,20 +175,20 @@ AMISS: dict[str, Callable[[Path, Hub, pytest.MonkeyPatch], object]] = {
     ("what", "said"),
     [
         ("no token", r"^no Hugging Face token: `hf auth login`, or set HF_TOKEN"),
-        ("odd token", r"^the Hugging Face token holds a blank or a letter that no token has; set HF_TOKEN anew$"),
+        ("odd token", r"^the Hugging Face token holds a blank or a letter that no token has; set HF_TOKEN again$"),
         ("wrong token", r"^writer/terms: not published: http\S+ answers 401 .*the token is not valid; `hf auth login`"),
         ("read token", r"^writer/terms: not published: http\S+ answers 403 .*take one that may write for writer"),
         ("others/terms", r"^others/terms: not published: .* 403 \(You don't have the rights to write under others\)"),
-        ("a/b/c", r"^'a/b/c' is no repository's name, wanted NAME or OWNER/NAME"),
-        ("no good", r"^'no good' is no repository's name"),
-        ("no network", r"^writer/terms: not published: no answer from http://127.0.0.1:9 \(.+\): look at the network"),
+        ("a/b/c", r"^'a/b/c' is not a repository's name, expected NAME or OWNER/NAME"),
+        ("no good", r"^'no good' is not a repository's name"),
+        ("no network", r"^writer/terms: not published: no answer from http://127.0.0.1:9 \(.+\): check the network"),
         ("offline", r"^writer/terms: not published: HF_HUB_OFFLINE is set; unset it$"),
         ("create=500", r"answers 500 \(.*\): try again later$"),
         ("create=404", r"answers 404 .*take one that may write for writer, or name a repository of your own$"),
         ("preupload=403", r"answers 403"),
         ("commit=500", r"answers 500 \(.*\): try again later$"),
         ("commit=412", r"answers 412 \(.*\): try again later$"),
-        ("commit=413", r"answers 413 \(.*\): mend what the answer names$"),
+        ("commit=413", r"answers 413 \(.*\): fix what the answer names$"),
         ("bad card", r"not published: Invalid metadata in README.md"),
         ("public", r"^writer/terms: is a public repository already; make it private in its settings"),
         ("changed", r"dataset: changed since it was made: train.jsonl; make the folder again$"),

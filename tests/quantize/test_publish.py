@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from huggingface_hub import ModelCard
 
 from contract.base import load_base
 from plumbing.errors import UserError
@@ -141,7 +141,7 @@ def test_what_the_hub_has_is_not_sent_again(folder: Path, hub: Hub) -> None:
 
 def test_a_push_that_broke_off_between_two_files_sends_the_other_one(folder: Path, hub: Hub) -> None:
     hub.faults["upload"] = [400]
-    with pytest.raises(UserError, match="the same command again sends what is missing"):
+    with pytest.raises(UserError, match="run the same command again: it sends what is missing"):
         push(collect(folder, REPO, None, []), REPO)
     sent = set(hub.objects)
     push(collect(folder, REPO, None, []), REPO)
@@ -174,9 +174,9 @@ def test_the_card_holds_what_was_measured_of_these_weights(made: tuple[Path, Pat
     monkeypatch.setattr(sys, "argv", ["publish", *arguments])
     main()
     card = capsys.readouterr().out
-    front = yaml.safe_load(card.split("---\n")[1])
-    assert front["license"] == "apache-2.0" and front["language"] == ["en"] and "gguf" in front["tags"]
-    assert "base_model" not in front  # a folder's path is no repository of the Hub
+    front = ModelCard(card).data
+    assert front.license == "apache-2.0" and front.language == ["en"] and "gguf" in front.tags
+    assert front.base_model is None  # a folder's path is not a repository of the Hub
     assert "not medical advice" in card and f"hf download {REPO}" in card
     assert "| q4_k_m | 90.0 % | 77.0 to 96.0 % | 90.0 % | 40 | test | ollama |\n| q8_0 | 97.5 % |" in card
     assert "equal in text and token ids over 31 conversations (Ollama 0.34.2)" in card
@@ -191,10 +191,32 @@ def test_the_card_holds_what_was_measured_of_these_weights(made: tuple[Path, Pat
     assert capsys.readouterr().out.count(": not measured.") == 2  # a comparison was left out
 
 
+def test_the_card_is_about_the_task_of_the_model(folder: Path) -> None:
+    medical = collect(folder, REPO, None, [])["README.md"].decode()
+    assert 'ollama run terms "Explain the medical term: Hypertension"\n' in medical and "medical advice" in medical
+    text = """
+name = "flashcard"
+about = "You write study cards."
+example = 'Make a card for "heart".'
+heading = "{title}: "
+separator = "\\n"
+section = [ { name = "term", title = "Term", kind = "prose" } ]
+"""
+    (folder / "task.toml").write_text(text)
+    rewrite(folder)
+    card = collect(folder, REPO, None, [])["README.md"].decode()
+    assert 'ollama run terms "Make a card for \\"heart\\"."\n' in card and "You write study cards." in card
+    assert [word for word in ("medic", "clinic", "dosing", "erminology", "Hypertension") if word in card] == []
+    (folder / "task.toml").write_text(text.replace("example", "# example"))
+    rewrite(folder)
+    assert 'ollama run terms "YOUR REQUEST"\n' in collect(folder, REPO, None, [])["README.md"].decode()
+
+
 def test_a_base_of_the_hub_is_linked_by_its_name() -> None:
-    front = yaml.safe_load(front_matter(load_base("mistral_7b_instruct_v0_3"), "t", {}).removeprefix("---\n"))
-    assert front["base_model"] == "mistralai/Mistral-7B-Instruct-v0.3"
-    assert front["base_model_relation"] == "quantized" and "language" not in front
+    text = front_matter(load_base("mistral_7b_instruct_v0_3"), "t", {})
+    front = ModelCard(f"---\n{text}\n---\n").data
+    assert front.base_model == "mistralai/Mistral-7B-Instruct-v0.3"
+    assert front["base_model_relation"] == "quantized" and "language" not in text
 
 
 def test_a_dry_run_contacts_nothing_and_needs_no_token(folder: Path, tmp_path: Path) -> None:
@@ -214,7 +236,7 @@ def test_each_thing_amiss_is_one_line(made: tuple[Path, Path], folder: Path, tmp
         for arguments, extra, said in [
             ((folder, "--repo", REPO), {"HF_TOKEN": ""}, "no Hugging Face token"),
             ((folder, "--repo", REPO), {}, "no answer from http"),
-            ((folder, "--repo", "terms"), {}, "wanted OWNER/NAME"),
+            ((folder, "--repo", "terms"), {}, "expected OWNER/NAME"),
             ((made[1], "--repo", REPO), {}, "expected what the stage 'model' makes"),
             ((tmp_path / "none", "--repo", REPO), {}, "not a finished model folder"),
         ]:
@@ -235,7 +257,7 @@ def test_each_thing_amiss_is_one_line(made: tuple[Path, Path], folder: Path, tmp
 def test_a_measurement_that_is_none_is_one_line(folder: Path, name: str, told: object) -> None:
     (folder.parent / name).parent.mkdir(exist_ok=True)
     (folder.parent / name).write_text(json.dumps(told))
-    with pytest.raises(UserError, match=rf"{name}: not what this project writes; make it again or move it away"):
+    with pytest.raises(UserError, match=rf"{name}: not written by this project; make it again or move it away"):
         collect(folder, REPO, None, [])
 
 

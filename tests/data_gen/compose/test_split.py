@@ -7,8 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_gen.__main__ import SEED
-from data_gen.compose.split import SHARES, draw, side, split
+from data_gen.compose.split import SEED, SHARES, draw, side, split
 from data_gen.facts import Fact, read_facts
 from tests import strategies  # noqa: F401  the hypothesis profile
 from tests.conftest import ROOT

@@ -9,12 +9,12 @@ import re
 import pytest
 
 from contract.example import SPLITS, Example
-from data_gen.certify import LONG_REQUESTS, REQUESTS, RESPONSES, certify
 from data_gen.compose.dataset import concept_groups, make_dataset
 from data_gen.compose.split import split
 from data_gen.compose.task_data import load_task_data
 from data_gen.facts import read_facts
 from data_gen.leaks.certificate import Certificate, check
+from data_gen.leaks.certification import LONG_REQUESTS, REQUESTS, RESPONSES, certify
 from plumbing.errors import UserError
 from tests import planted_leaks
 from tests.planted_leaks import PLANTS, Concepts, Plant, Rows, put

@@ -73,5 +73,5 @@ def test_a_folder_without_its_concepts_gets_one_line(folder: Path, tmp_path: Pat
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     (tmp_path / "concepts.json").write_text('{"train": [1]}')
     write_manifest(tmp_path, "dataset", {}, {}, {}, started=time.monotonic())
-    refused(run("data_gen.certify", tmp_path), "concepts.json: wanted the groups of each split with their names")
+    refused(run("data_gen.certify", tmp_path), "concepts.json: expected the groups of each split with their names")
     refused(run("data_gen.certify", tmp_path / "none"), "no manifest.json there")

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 
 from data_gen.leaks.near_duplicates import MOST, Measure, Text, near_pairs, similarity
-from tests.conftest import ROOT
 
 WORDS = [f"w{n}" for n in range(400)]
-MEASURE = Measure("words", everywhere=1.0, few=2, shared=4, limit=0.35, bands=100, rows=2)
+MEASURE = Measure("words", everywhere=1.0, few=2, shared=4, limit=0.35)
 
 
 def prose(seed: int, length: int = 40) -> str:
@@ -32,7 +27,7 @@ def text(split: str, group: str, *phrases: str, own: float = 0.0) -> Text:
 
 
 @pytest.mark.parametrize("tokens", ["words", "letters"])
-def test_lsh_finds_what_brute_force_finds(tokens: str) -> None:
+def test_the_matrix_finds_what_brute_force_finds(tokens: str) -> None:
     texts = [text(("train", "train", "train", "validation", "test")[n % 5], f"g{n}", prose(n)) for n in range(150)]
     for n in range(150):
         texts.append(text(("test", "validation", "train")[n % 3], f"h{n}", altered(prose(n), (n % 4 + 1) / 10, n)))
@@ -45,7 +40,7 @@ def test_lsh_finds_what_brute_force_finds(tokens: str) -> None:
     }
     found = near_pairs(texts, measure)
     assert len(wanted) > 40 and found.count == len(wanted)
-    assert {(pair.first, pair.second) for pair in found.near} <= wanted
+    assert {(pair.first, pair.second) for pair in found.near} <= wanted and len(found.near) == min(MOST, len(wanted))
     for degree, first, second in [*found.near, *found.closest]:
         assert degree == pytest.approx(similarity(texts[first].phrases, texts[second].phrases, measure))
     assert found.closest == found.near[:1]
@@ -89,23 +84,12 @@ def test_too_little_in_common_is_not_compared() -> None:
     assert near_pairs(texts, replace(MEASURE, limit=0.1, shared=2)).count == 1
 
 
-BLUNT = """
-from dataclasses import replace
-from tests.data_gen.leaks.test_near_duplicates import MEASURE, altered, near_pairs, prose, text
-texts = [text("train", f"a{n}", prose(n)) for n in range(80)]
-texts += [text("test", f"b{n}", altered(prose(n), 0.2, n)) for n in range(80)]
-found = near_pairs(texts, replace(MEASURE, bands=2, rows=6))
-print([pair.first for pair in found.near])
-"""
-
-
-def test_what_lsh_misses_does_not_depend_on_the_hash_seed() -> None:
-    def found(seed: str) -> list[int]:
-        environment = os.environ | {"PYTHONHASHSEED": seed}
-        command = [sys.executable, "-c", BLUNT]
-        return json.loads(subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True).stdout)
-
-    assert 2 < len(found("1")) < 60 and found("1") == found("77")
+@pytest.mark.parametrize("cells", [1, 700])
+def test_the_size_of_a_block_does_not_count(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [text(("train", "test", "validation")[n % 3], f"a{n}", altered(prose(n % 20), 0.2, n)) for n in range(120)]
+    whole = near_pairs(texts, MEASURE)
+    monkeypatch.setattr("data_gen.leaks.near_duplicates._CELLS", cells)
+    assert whole.count > 20 and near_pairs(texts, MEASURE) == whole
 
 
 @pytest.mark.parametrize(("own", "count"), [((0.0, 0.0), 1), ((1.0, 0.3), 1), ((1.0, 0.9), 0), ((1.0, 1.0), 0)])

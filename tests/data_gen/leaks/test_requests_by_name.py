@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from contract.example import Example
-from data_gen.certify import REQUESTS
-from data_gen.leaks.requests_by_name import asked, read_names, said, wordings
+from data_gen.leaks.certification import REQUESTS
+from data_gen.leaks.requests_by_name import by_asked_name, by_phrases, distinct_texts, read_names
 
 CONCEPTS = {
     "train": [
@@ -25,7 +25,7 @@ def row(concept: str, request: str, number: int = 0, response: str = "An answer.
 def asks(rows: dict[str, list[Example]]) -> dict[tuple[str, str], tuple[str, float]]:
     """Split and group -> phrase and nearness of the one request there."""
     names = read_names(CONCEPTS)
-    found = asked(said(rows, names, "request"), names, REQUESTS)
+    found = by_asked_name(distinct_texts(rows, names, "request"), names, REQUESTS)
     return {(text.split, text.group): (text.phrases[0], round(text.own, 2)) for text in found}
 
 
@@ -70,16 +70,16 @@ def test_where_hardly_any_request_says_its_name_all_of_them_show_the_template() 
     assert {left for left, _ in asks(rows).values()} == {"headach", "a pulsating mass", "bright blood"}
 
 
-def test_a_text_is_said_once_a_group_with_all_its_rows() -> None:
+def test_a_text_is_listed_once_for_each_group_with_all_its_rows() -> None:
     rows = {
         "test": [row("anemia", "b?", 2), row("anaemia", "a?", 3, "Another.")],
         "train": [row("artery", "c?", 2), row("arteries", "d?", 1), row("nothing known", "e?")],
     }
-    found = said(rows, read_names(CONCEPTS), "response")
+    found = distinct_texts(rows, read_names(CONCEPTS), "response")
     assert [(text.split, text.group, text.text, text.ids) for text in found] == [
         ("train", "artery", "An answer.", ("arteries/1", "artery/2")),
         ("train", "nothing known (in no group)", "An answer.", ("nothing known/0",)),
         ("test", "anemia", "An answer.", ("anemia/2",)),
         ("test", "anemia", "Another.", ("anaemia/3",)),
     ]
-    assert [len(texts) for texts in wordings(found).values()] == [1, 1, 1, 1]
+    assert [len(texts) for texts in by_phrases(found).values()] == [1, 1, 1, 1]

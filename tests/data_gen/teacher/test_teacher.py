@@ -85,7 +85,7 @@ def test_the_question_holds_what_an_answer_needs(journal: Path) -> None:
 
 def test_a_refused_answer_is_asked_again_with_every_reason_and_another_seed(journal: Path) -> None:
     def learning(question: Question) -> Reply:
-        if "no plain text" not in question.told:
+        if "not plain text" not in question.told:
             return question.record(definition=f"**{question.concept}** swells, swells and swells.")
         return question.record() if "not JSON" in question.told else said("Sure!")
 
@@ -93,8 +93,8 @@ def test_a_refused_answer_is_asked_again_with_every_reason_and_another_seed(jour
         taught = run(fake, journal, DRAFTS[:1])
     first, second, third = fake.questions
     assert len({question.body["options"]["seed"] for question in fake.questions}) == 3
-    assert first.told == "" and second.told.startswith("- no plain text: **\nWrite")
-    assert third.told.startswith("- no plain text: **\n- not JSON: ")
+    assert first.told == "" and second.told.startswith("- not plain text: **\nWrite")
+    assert third.told.startswith("- not plain text: **\n- not JSON: ")
     assert second.prompt.startswith(first.prompt) and len(second.body["messages"]) == 2
     assert taught.counts | {"accepted": 1, "retried": 1, "answers": 3} == taught.counts
 

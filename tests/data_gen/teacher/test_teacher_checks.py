@@ -45,15 +45,15 @@ def test_white_space_says_nothing() -> None:
 
 LONG = " ".join(["swelling"] * 121) + "."
 REFUSED = {
-    "words missing": ({"definition": "Corneitis is short."}, "FORM", "definition: TOO_SHORT: wanted one paragraph of 5 to 60 words, found 3 words"),
-    "too many words": ({"explanation": LONG}, "FORM", "explanation: TOO_LONG: wanted one paragraph of 10 to 120 words, found 121 words"),
+    "words missing": ({"definition": "Corneitis is short."}, "FORM", "definition: TOO_SHORT: expected one paragraph of 5 to 60 words, found 3 words"),
+    "too many words": ({"explanation": LONG}, "FORM", "explanation: TOO_LONG: expected one paragraph of 10 to 120 words, found 121 words"),
     "empty": ({"definition": " "}, "SCHEMA", "definition: '' should be non-empty"),
     "NUL": ({"definition": "Corneitis is an\0 inflammation of the cornea."}, "FORM", "definition"),
     "broken off": ({"explanation": SOUND["explanation"][:-12]}, "FORM", "ends in the middle of a sentence"),
     "a key missing": ({"definition": None}, "SCHEMA", "'definition' is a required property"),
     "a key too many": ({"note": "x"}, "SCHEMA", "'note' was unexpected"),
     "a list": ({"definition": ["x"]}, "SCHEMA", "definition: ['x'] is not of type 'string'"),
-    "bold": ({"definition": "**Corneitis** means that the cornea is inflamed."}, "MARKUP", "no plain text: **"),
+    "bold": ({"definition": "**Corneitis** means that the cornea is inflamed."}, "MARKUP", "not plain text: **"),
     "a heading": ({"definition": "Definition: Corneitis means that the cornea is inflamed."}, "MARKUP", "Definition:"),
     "a heading inside": ({"explanation": SOUND["explanation"] + " Note: be calm."}, "MARKUP", "Note:"),
     "a bullet": ({"explanation": "- " + SOUND["explanation"]}, "MARKUP", "-"),
@@ -64,7 +64,7 @@ REFUSED = {
     "half of a pair": ({"explanation": "\ud83d" + SOUND["explanation"]}, "MARKUP", "U+D83D"),
     "the instructions": ({"explanation": f"Swelling. {RULES[0]}"}, "COPY", "repeats the instructions"),
     "the facts": (dict(zip(SOUND, FACT.texts.values(), strict=True)), "COPY", "copies the facts word for word"),
-    "a sentence twice": ({"explanation": SOUND["definition"] + " The cornea shows swelling."}, "COPY", 'says twice "corneitis means that'),
+    "a sentence twice": ({"explanation": SOUND["definition"] + " The cornea shows swelling."}, "COPY", 'repeats itself: "corneitis means that'),
     "a number": ({"definition": "Corneitis inflames the cornea for 3 to 7 days."}, "NUMBER", "do not hold: 3-7, 7 day"),
     "a percentage": ({"explanation": SOUND["explanation"] + " It hits 20% or 5 percent."}, "NUMBER", "do not hold: 5 %"),
     "a number word": ({"explanation": SOUND["explanation"] + " It has seven stages."}, "NUMBER", "do not hold: 7"),
@@ -133,7 +133,7 @@ def test_a_mark_that_the_fact_holds_is_no_markup() -> None:
     answer = SOUND | {"explanation": f"{SOUND['explanation']} HLA-B*27 is a gene."}
     assert not isinstance(read_answer(CONTRACT, held, DRAFT, json.dumps(answer)), Rejection)
     bold = read_answer(CONTRACT, held, DRAFT, json.dumps(answer).replace("gene.", "**gene**."))
-    assert (bold.reason, bold.found) == ("MARKUP", "no plain text: **")
+    assert (bold.reason, bold.found) == ("MARKUP", "not plain text: **")
 
 
 def test_a_request_is_not_an_answer() -> None:

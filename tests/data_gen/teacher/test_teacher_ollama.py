@@ -13,7 +13,7 @@ import pytest
 
 from contract.contract import Contract
 from data_gen.teacher.checks import REASONS
-from data_gen.teacher.prompt import answer_schema, asked, body, messages
+from data_gen.teacher.prompt import answer_schema, body, messages, taught_sections
 from data_gen.teacher.teach import teach
 from models.ollama_server import Server
 from plumbing.errors import UserError
@@ -44,7 +44,9 @@ def short(schema: Any) -> Any:
     return {key: short(value) for key, value in schema.items()} | bound
 
 
-@pytest.mark.parametrize("contract", [form for form in FORMS if asked(form)], ids=lambda contract: contract.name)
+@pytest.mark.parametrize(
+    "contract", [form for form in FORMS if taught_sections(form)], ids=lambda contract: contract.name
+)
 def test_ollama_takes_the_schema_and_holds_it(url: str, contract: Contract) -> None:
     schema = answer_schema(contract)
     for seed in range(3):
@@ -54,7 +56,7 @@ def test_ollama_takes_the_schema_and_holds_it(url: str, contract: Contract) -> N
         assert answer.json()["done_reason"] == "stop"
         value = json.loads(answer.json()["message"]["content"])
         jsonschema.validate(value, schema, jsonschema.Draft202012Validator)
-        assert list(value) == [section.name for section in asked(contract)]
+        assert list(value) == [section.name for section in taught_sections(contract)]
 
 
 def test_random_weights_teach_nothing_and_every_row_says_why(url: str, tmp_path: Path) -> None:

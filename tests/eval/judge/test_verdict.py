@@ -6,9 +6,8 @@ import pytest
 
 from contract.contract import Violation, load_contract
 from contract.example import Example
-from data_gen.__main__ import SEED
 from data_gen.compose.dataset import make_dataset
-from data_gen.compose.split import split
+from data_gen.compose.split import SEED, split
 from data_gen.compose.task_data import load_task_data
 from data_gen.facts import read_facts
 from eval.judge.verdict import CLASSES, judge, mentions, primary

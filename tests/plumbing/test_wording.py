@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from data_gen.spelling import name_key, phrases, plain
+from plumbing.wording import name_key, phrases, plain
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from data_gen.teacher.quantities import invented, quantities
+from plumbing.wording import invented, quantities
 
 STATED = {
     "decimals": ("pH below 7.35.", {"7.35"}),
