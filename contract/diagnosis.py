@@ -1,4 +1,4 @@
-"""A text that a form's reader refused -> Reading: which rules it breaks, each with the stretch that breaks it."""
+"""A text with faults + its form's patterns -> Reading: the rules it breaks, each with the text that breaks it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contract.violation import Reading, Record, Violation
 
 
 def diagnose(patterns: Patterns, text: str) -> Reading:
-    """`text` begins behind the wire's space.  It is not blank."""
+    """The reading of `text`, which is not blank and has no wire space at its start."""
     return _Diagnosis(patterns, text).reading()
 
 
@@ -22,7 +22,7 @@ class _Diagnosis:
         self.spans: dict[str, tuple[int, int]] = {}
         self.violations: list[Violation] = []
         self.fences = list(fences(text))
-        self.low, self.high = 0, len(text)  # what is read as the answer
+        self.low, self.high = 0, len(text)  # the part that is read as the answer
         self.headings = self._headings()
 
     def reading(self) -> Reading:
@@ -38,7 +38,7 @@ class _Diagnosis:
         self.violations.append(Violation(section, cls, self.text[start:end] or expected, start, end))
 
     def _headings(self) -> list[Heading]:
-        """Those outside of code.  An answer whose headings all stand in one fence is read from there, as a fault."""
+        """The headings outside of code.  If all of them are in one fence, the answer is read from there: that is a fault."""
         found = list(self.patterns.headings(self.text))
         outside = [heading for heading in found if not holding(self.fences, heading.start)]
         if outside or not found:
@@ -53,7 +53,7 @@ class _Diagnosis:
         return [heading for heading in found if heading.start < fence.inside_end]
 
     def _part(self, heading: Heading, following: Heading | None) -> None:
-        """One section's stretch of the text: from its heading to the next."""
+        """Read one section: from its heading to the next one."""
         name = heading.section.name
         end = following.start if following else self.high
         if not heading.exact:
@@ -69,7 +69,7 @@ class _Diagnosis:
         self._body(heading, self._begin(heading, end), end, following is None)
 
     def _begin(self, heading: Heading, end: int) -> int:
-        """Where the body begins: behind the gap, or behind whatever white space stands in its place."""
+        """Where the body begins: behind the gap, or behind the white space found in its place."""
         gap = self.form.gap(heading.section)
         begin = heading.end + len(gap)
         if heading.exact and self.text.startswith(gap, heading.end) and not self.text[begin : begin + 1].isspace():
@@ -82,7 +82,7 @@ class _Diagnosis:
     def _body(self, heading: Heading, begin: int, end: int, last: bool) -> None:
         section, otherwise = heading.section, "POSTAMBLE" if last else "WRONG_VALUE"
         fence, behind = holding(self.fences, begin), end
-        if fence:  # the whole body stands in a fence: a fault of its own, and what is inside is the body
+        if fence:  # the whole body is in a fence: that is a fault, and the text inside is the body
             self._add(section.name, "CODE_FENCE", fence.start, fence.inside)
             begin = fence.inside
             end = begin + len(self.text[begin : min(fence.inside_end, end)].rstrip("\n"))
@@ -96,7 +96,7 @@ class _Diagnosis:
         self._stray(own, end, otherwise, section.name)
 
     def _keep(self, section: Section, begin: int, end: int) -> None:
-        """The value between the two places, and what breaks the section's own rules."""
+        """Keep the value between the two places, and note what breaks the section's own rules."""
         body = self.text[begin:end]
         self.record[section.name], faults = section.kind.read(body)
         self.spans[section.name] = (begin, end)
@@ -109,7 +109,7 @@ class _Diagnosis:
             self._add(section.name, cls, begin + start, begin + stop)
 
     def _stray(self, start: int, end: int, otherwise: str, section: str) -> None:
-        """What lines that belong to no section are: code, a section nobody asked for, or mere talk."""
+        """Classify text that belongs to no section: code, a section the task does not have, or other text."""
         if not self.text[start:end].strip():
             if start < end:
                 self._add("" if otherwise != "WRONG_VALUE" else section, otherwise, start, end)
@@ -134,7 +134,7 @@ class _Diagnosis:
             self._add("" if otherwise != "WRONG_VALUE" else section, otherwise, start, end)
 
     def _order(self) -> None:
-        """Missing, doubled and misplaced sections; one whose heading stands there in another dress is not missing."""
+        """Missing, doubled and misplaced sections; another spelling of its heading is enough for a section to be there."""
         first: dict[str, Heading] = {}
         ends: dict[str, int] = {}
         doubled: set[str] = set()
@@ -158,7 +158,7 @@ class _Diagnosis:
 
 
 def _own(section: Section, body: str) -> int:
-    """How much of `body` can be the section's: its first line, or its list up to the last marked line."""
+    """How much of `body` belongs to the section: its first line, or its list up to the last marked line."""
     kind = section.kind
     if isinstance(kind, Fixed) and body.startswith(kind.text):
         return len(kind.text)
@@ -170,7 +170,7 @@ def _own(section: Section, body: str) -> int:
 
 
 def _unmarked(section: Section, line: str) -> str:
-    """What a line says behind its mark."""
+    """The text of a line behind its mark."""
     for mark in section.kind.marks:
         if line.startswith(mark.rstrip()):
             return line[len(mark.rstrip()) :].strip()

@@ -1,5 +1,7 @@
-"""A response text + its form -> Reading.  A clean text is one match of one pattern; only a text that fails it is searched
-for what is wrong with it."""
+"""A response text + its form -> Reading: the record, and every rule that the text breaks.
+
+A clean text matches one pattern; only a text that does not match is searched for its faults.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,11 @@ from contract.form import Form
 from contract.headings import Patterns
 from contract.violation import Reading, Record, Violation
 
-LONGEST = 50_000  # characters of a broken text that are searched for its faults; no model's answer is as long
+LONGEST = 50_000  # characters of a broken text that are searched for faults; no model's answer is longer
 
 
 class Reader:
-    """The readings of one form, whose patterns are compiled once."""
+    """Reads texts of one form; its patterns are compiled once."""
 
     def __init__(self, form: Form) -> None:
         self._names = [section.name for section in form.sections]
@@ -20,14 +22,14 @@ class Reader:
         self.patterns = Patterns(form)
 
     def read(self, text: str) -> Reading:
-        """Every structural failure of `text`; with none, writing the record gives `text` again.
+        """Every structural fault of `text`; without any, writing the record gives `text` again.
 
-        One leading space is the wire format of Mistral's tokenizer and no fault.
+        One leading space is the wire format of Mistral's tokenizer and not a fault.
         """
         return self.clean(text) or self._broken(text)
 
     def clean(self, text: str) -> Reading | None:
-        """The reading of a text without any fault; None for another, which costs next to nothing."""
+        """The reading of a text without any fault; None for every other text."""
         match = self.patterns.whole.fullmatch(text, text[:1] == " ")
         if match is None:
             return None
@@ -43,7 +45,7 @@ class Reader:
         if not text.strip():
             return Reading({}, (Violation("", "EMPTY_ANSWER", text, 0, len(text)),), {})
         reading = diagnose(self.patterns, text[start : start + LONGEST])
-        if not reading.violations:  # what is wrong lies further behind: a text that is not clean never passes
+        if not reading.violations:  # the fault is further behind: a text that is not clean never passes
             end = min(start + LONGEST, len(text))
             return Reading(reading.record, (Violation("", "POSTAMBLE", text[end:], end, len(text)),), {})
         return _shifted(reading, start) if start else reading

@@ -21,12 +21,12 @@ from eval.attribute.logits import Agreement, agree, forced_rows, llama_logits, o
 from eval.attribute.notes import notes_of
 from eval.attribute.steps import Deployment, Step, base_folder, open_steps, read_deployment
 from eval.attribute.table import Answered, Attribution, measured, to_text
-from eval.exam.arguments import DATA
 from eval.exam.asking import Question, ask_all, conversations, plan
 from eval.exam.conditions import sample
 from eval.exam.data import read_data
 from eval.exam.leak_checks import check_prompts
 from eval.exam.progress import progress
+from eval.settings import DATA
 from models.ollama_address import server_url
 from models.torch_model import load_model
 from plumbing.errors import UserError, run

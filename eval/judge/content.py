@@ -1,7 +1,7 @@
-"""Answer + example -> Content: what an answer says, beside the form it says it in.
+"""Answer + example -> Content: what an answer says, judged separately from its form.
 
-Crude on purpose and exact about it: words and numbers are looked up in the example, nothing is understood.  "Not
-contagious" covers the keyword `contagious`, and a true number that the example does not state counts as unsupported.
+It is simple on purpose: words and numbers are looked up in the example, nothing is understood.  "Not contagious" covers
+the keyword `contagious`, and a true number that the example does not state counts as unsupported.
 """
 
 from __future__ import annotations
@@ -19,40 +19,23 @@ from contract.kinds import Choice, Fixed
 from eval.stats.intervals import Rate, wilson
 
 BANDS = {8.0: "grade 8 or below", 12.0: "grades 9 to 12", 16.0: "college", float("inf"): "beyond college"}
-GRADED = 20_000  # characters: a flood without a space would keep the syllable counter busy for seconds
-LONG_WORD = 6  # letters; shorter words of a record are seldom its subject
-
-_SPELLED = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen twenty"
-)
-_PERCENT = r"\s?(?:%|per\s?cent\b)"
-# A name comes first, so that its digits are no number of their own: B12, IL-6, COVID-19.  Letters behind a number are
-# its unit: 5mg, 2nd.  Thousands may be parted by a comma or by one of four spaces.
-_NUMBER = re.compile(
-    r"[^\W\d_]\w*(?:-\w+)*"
-    r"|(?<![\w.])(?P<digits>(?:\d{1,3}(?:[, \u00a0\u2009\u202f]\d{3})+(?!\d)|\d+)(?:[.·]\d+)?|\.\d+)"
-    rf"(?:(?P<percent>{_PERCENT})|[^\W\d_]*)",
-    re.IGNORECASE,
-)
-_WORD_NUMBER = re.compile(rf"\b({_SPELLED.replace(' ', '|')})\b({_PERCENT})?", re.IGNORECASE)
-_LIST_MARK = re.compile(r"^[ \t]*\d{1,2}[.)]\s", re.MULTILINE)
-Number = tuple[Decimal, bool]  # its size, and whether it is a percentage
+GRADED = 20_000  # characters: the syllable counter would need seconds for a very long text without spaces
+LONG_WORD = 6  # letters; shorter words of a record are rarely its subject
 
 
 @dataclass(frozen=True)
 class Content:
     """`score` is for ranking: covered x supported, halved for a concept not named and for a wrong choice.
 
-    So an answer that tells none of the key words, such as empty sections or the request said again, has 0.
+    So an answer without any of the key words, such as empty sections or a copy of the request, scores 0.
     """
 
-    named: bool | None  # the requested concept stands in the first prose section; None when the contract has none
-    covered: float | None  # share of the key words told; None when neither example nor record has any
-    unsupported: tuple[str, ...]  # numbers, as written, that stand neither in the record nor in the request
-    right: bool | None  # every choice section has the record's option; None when the contract has none
-    words: int  # headings and fixed texts not counted
-    grade: float | None  # Flesch-Kincaid grade; None when there is no word
+    named: bool | None  # the first prose section names the requested concept; None when the contract has no prose
+    covered: float | None  # share of the key words found; None when neither example nor record has any
+    unsupported: tuple[str, ...]  # numbers, as written, that are neither in the record nor in the request
+    right: bool | None  # every choice section has the record's option; None when the contract has no choice
+    words: int  # without headings and fixed texts
+    grade: float | None  # Flesch-Kincaid grade; None when there is not a word
     score: float
 
 
@@ -71,15 +54,15 @@ class ChoiceScore:
     accuracy: Rate
     macro_f1: float | None  # mean over the options that were expected or given; None when nothing was judged
     f1: dict[str, float]  # by option
-    unread: int  # answers without one of the options: wrong, and an option of their own nowhere
+    unread: int  # answers without one of the options; they count as wrong
 
 
 def judge_content(contract: Contract, example: Example, text: str, record: Record, named: bool | None) -> Content:
     """`text` is the answer, `record` what was read of it, `named` the verdict's."""
     prose = prose_of(contract, text)
-    told = _told(contract, example.record)
-    covered = share_told(prose, key_words(example, told))
-    unsupported = unsupported_numbers(prose, [*told, example.request])
+    texts = _own_texts(contract, example.record)
+    covered = share_found(prose, key_words(example, texts))
+    unsupported = unsupported_numbers(prose, [*texts, example.request])
     choices = [s.name for s in contract.sections if isinstance(s.kind, Choice)]
     right = all(record.get(name) == example.record[name] for name in choices) if choices else None
     score = 1.0 if covered is None else covered
@@ -89,7 +72,7 @@ def judge_content(contract: Contract, example: Example, text: str, record: Recor
 
 
 def prose_of(contract: Contract, text: str) -> str:
-    """The answer without the contract's headings, fixed texts and the marks of lists."""
+    """The answer without the contract's headings, fixed texts and list marks."""
     for section in contract.sections:
         if isinstance(section.kind, Fixed):
             text = text.replace(section.kind.text, " ")
@@ -97,38 +80,34 @@ def prose_of(contract: Contract, text: str) -> str:
     return _LIST_MARK.sub(" ", text).strip()
 
 
-def _told(contract: Contract, record: Record) -> list[str]:
-    """The texts of a record that are the answer's own: neither fixed nor chosen."""
+def _own_texts(contract: Contract, record: Record) -> list[str]:
+    """The texts of a record that are neither fixed nor one of a choice's options."""
     values = [record[s.name] for s in contract.sections if not isinstance(s.kind, Fixed | Choice)]
     items = [item for value in values for item in (value if isinstance(value, list) else [value])]
     return [text for item in items for text in (item.values() if isinstance(item, dict) else [item])]
 
 
-def key_words(example: Example, told: Sequence[str]) -> list[str]:
-    """The example's keywords that the request does not give away; without any, the long words of the record's texts."""
+def key_words(example: Example, texts: Sequence[str]) -> list[str]:
+    """The example's keywords that are not in the request; if there are none, the long words of the record's `texts`."""
     own = [word for word in example.keywords if not _holds(example.request, word)]
-    long = dict.fromkeys(word.lower() for text in told for word in re.findall(rf"[^\W\d_]{{{LONG_WORD},}}", text))
+    long = dict.fromkeys(word.lower() for text in texts for word in re.findall(rf"[^\W\d_]{{{LONG_WORD},}}", text))
     return own or [word for word in long if not _holds(example.request, word)]
 
 
-def share_told(prose: str, words: Sequence[str]) -> float | None:
+def share_found(prose: str, words: Sequence[str]) -> float | None:
     """The share of `words` that `prose` holds, each at the start of a word: `clot` is found in "clotting".
 
-    >>> share_told("Clotting factors rise.", ["clot", "fever"])
+    >>> share_found("Clotting factors rise.", ["clot", "fever"])
     0.5
     """
     return sum(_holds(prose, word) for word in words) / len(words) if words else None
 
 
-def _holds(text: str, word: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(word)}", text, re.IGNORECASE) is not None
-
-
 def unsupported_numbers(prose: str, sources: Iterable[str]) -> tuple[str, ...]:
-    """The numbers of `prose` that stand in none of `sources`, as written, each once.
+    """The numbers of `prose` that are in none of `sources`, as written, each once.
 
-    Compared by size: 1,000 is 1000 and 2.50 is 2.5, but 5 % is not 5.  Both ends of a range count; a sign and a unit do
-    not.  A source may spell a number up to twenty out; one spelled out in `prose` is not looked at.
+    Numbers are compared by size: 1,000 is 1000 and 2.50 is 2.5, but 5 % is not 5.  Both ends of a range count; a sign and
+    a unit do not.  A source may spell out a number up to twenty; numbers spelled out in `prose` are not checked.
 
     >>> unsupported_numbers("About 12,000 of 5 to 10 % in B12.", ["12 000 people", "ten percent of five"])
     ('5',)
@@ -138,6 +117,75 @@ def unsupported_numbers(prose: str, sources: Iterable[str]) -> tuple[str, ...]:
     for match, percent in _number_matches(prose):
         written.setdefault(_number(match, percent), match["digits"] + (" %" if match["percent"] else ""))
     return tuple(text for number, text in written.items() if number not in known)
+
+
+def grade(prose: str) -> float | None:
+    """The years of US schooling that the text requires (Kincaid et al., 1975), by textstat; needs no network."""
+    import textstat
+
+    return round(textstat.flesch_kincaid_grade(prose[:GRADED]), 1) if re.search(r"\w", prose[:GRADED]) else None
+
+
+def band(years: float) -> str:
+    """The readability band of a grade.
+
+    >>> band(8.0), band(11.4)
+    ('grade 8 or below', 'grades 9 to 12')
+    """
+    return next(name for end, name in BANDS.items() if years <= end)
+
+
+def summarise_content(contents: Sequence[Content]) -> ContentSummary:
+    """The means and counts over the judged answers of a run."""
+    covered = [content.covered for content in contents if content.covered is not None]
+    grades = [content.grade for content in contents if content.grade is not None]
+    bands = Counter(band(years) for years in grades)
+    return ContentSummary(
+        round(fmean(content.score for content in contents), 4) if contents else None,
+        round(fmean(covered), 4) if covered else None,
+        wilson(sum(bool(content.unsupported) for content in contents), len(contents)),
+        median(grades) if grades else None,
+        {name: bands[name] for name in BANDS.values() if bands[name]},
+        median(content.words for content in contents) if contents else None,
+    )
+
+
+def choice_score(expected: Sequence[str], given: Sequence[str | None], options: Sequence[str]) -> ChoiceScore:
+    """Accuracy and macro-F1 of a choice section; `given` is None, or any other text, where no option was read.
+
+    As scikit-learn's f1_score(average="macro", labels=those expected or given): an option has F1 = 2TP / (2TP + FP + FN).
+
+    >>> choice_score(["yes", "yes", "no"], ["yes", "no", None], ["yes", "no", "maybe"]).f1
+    {'yes': 0.6666666666666666, 'no': 0.0}
+    """
+    pairs = list(zip(expected, given, strict=True))
+    f1 = {}
+    for option in options:
+        hits = sum(want == got == option for want, got in pairs)
+        named = sum(want == option for want, _ in pairs) + sum(got == option for _, got in pairs)
+        if named:
+            f1[option] = 2 * hits / named
+    accuracy = wilson(sum(want == got for want, got in pairs), len(pairs))
+    unread = sum(got not in options for got in given)
+    return ChoiceScore(accuracy, fmean(f1.values()) if f1 else None, f1, unread)
+
+
+_SPELLED = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
+)
+_PERCENT = r"\s?(?:%|per\s?cent\b)"
+# A name comes first, so that its digits are no number of their own: B12, IL-6, COVID-19.  Letters behind a number are
+# its unit: 5mg, 2nd.  Thousands may be parted by a comma or by one of four spaces.
+_NUMBER = re.compile(
+    r"[^\W\d_]\w*(?:-\w+)*"
+    r"|(?<![\w.])(?P<digits>(?:\d{1,3}(?:[, \u00a0\u2009\u202f]\d{3})+(?!\d)|\d+)(?:[.·]\d+)?|\.\d+)"
+    rf"(?:(?P<percent>{_PERCENT})|[^\W\d_]*)",
+    re.IGNORECASE,
+)
+_WORD_NUMBER = re.compile(rf"\b({_SPELLED.replace(' ', '|')})\b({_PERCENT})?", re.IGNORECASE)
+_LIST_MARK = re.compile(r"^[ \t]*\d{1,2}[.)]\s", re.MULTILINE)
+Number = tuple[Decimal, bool]  # its size, and whether it is a percentage
 
 
 def numbers(text: str) -> list[Number]:
@@ -170,52 +218,5 @@ def _spelled(text: str) -> Iterator[Number]:
         yield Decimal(_SPELLED.split().index(match[1].lower())), match[2] is not None
 
 
-def grade(prose: str) -> float | None:
-    """The years of US schooling that the text asks for (Kincaid et al., 1975), by textstat; needs no network."""
-    import textstat
-
-    return round(textstat.flesch_kincaid_grade(prose[:GRADED]), 1) if re.search(r"\w", prose[:GRADED]) else None
-
-
-def band(years: float) -> str:
-    """The readability band of a grade.
-
-    >>> band(8.0), band(11.4)
-    ('grade 8 or below', 'grades 9 to 12')
-    """
-    return next(name for end, name in BANDS.items() if years <= end)
-
-
-def summarise_content(contents: Sequence[Content]) -> ContentSummary:
-    """The figures of a run, over the answers that were judged."""
-    covered = [content.covered for content in contents if content.covered is not None]
-    grades = [content.grade for content in contents if content.grade is not None]
-    bands = Counter(band(years) for years in grades)
-    return ContentSummary(
-        round(fmean(content.score for content in contents), 4) if contents else None,
-        round(fmean(covered), 4) if covered else None,
-        wilson(sum(bool(content.unsupported) for content in contents), len(contents)),
-        median(grades) if grades else None,
-        {name: bands[name] for name in BANDS.values() if bands[name]},
-        median(content.words for content in contents) if contents else None,
-    )
-
-
-def choice_score(expected: Sequence[str], given: Sequence[str | None], options: Sequence[str]) -> ChoiceScore:
-    """Accuracy and macro-F1 of a choice section; `given` is None, or any other text, where no option was read.
-
-    As scikit-learn's f1_score(average="macro", labels=those expected or given): an option has F1 = 2TP / (2TP + FP + FN).
-
-    >>> choice_score(["yes", "yes", "no"], ["yes", "no", None], ["yes", "no", "maybe"]).f1
-    {'yes': 0.6666666666666666, 'no': 0.0}
-    """
-    pairs = list(zip(expected, given, strict=True))
-    f1 = {}
-    for option in options:
-        hits = sum(want == got == option for want, got in pairs)
-        stood = sum(want == option for want, _ in pairs) + sum(got == option for _, got in pairs)
-        if stood:
-            f1[option] = 2 * hits / stood
-    accuracy = wilson(sum(want == got for want, got in pairs), len(pairs))
-    unread = sum(got not in options for got in given)
-    return ChoiceScore(accuracy, fmean(f1.values()) if f1 else None, f1, unread)
+def _holds(text: str, word: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(word)}", text, re.IGNORECASE) is not None

@@ -12,7 +12,7 @@ from contract.contract import Contract, Record, load_contract
 from contract.example import Example
 from eval.judge.readings import lenient_forms, loose_forms, undress
 from eval.judge.verdict import Verdict, judge
-from eval.selftest.__main__ import generated_example
+from eval.selftest.clean_examples import generated_example
 from eval.selftest.mutations import mutants
 from models.answers import REPEATED, Answer
 from tests.eval.judge.test_verdict import CLEAN, CONTRACT, EXAMPLE, NOTE, RECORD

@@ -12,7 +12,7 @@ from data_gen.compose.split import split
 from data_gen.compose.task_data import load_task_data
 from data_gen.facts import read_facts
 from eval.judge.verdict import CLASSES, judge, mentions, primary
-from eval.selftest.__main__ import generated_example
+from eval.selftest.clean_examples import generated_example
 from models.answers import REPEATED, Answer, failed
 from plumbing.errors import UserError
 from tests.conftest import ROOT
