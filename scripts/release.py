@@ -1,10 +1,10 @@
-"""Dataset, model and report -> may this be published?  Certificate, self-test, parity and gate, one line each.
+"""Dataset, model and gate -> can this be published?  Certificate, self-test, parity and gate, one line each.
 
     python -m scripts.release --data artifacts/terminology/dataset --model-dir artifacts/terminology/tiny/model \\
         --model medical-mistral:tiny --gate eval/gates/tiny.toml --out artifacts/terminology/tiny/release
 
-They prove form and hand-over, not that an answer is true.  All four run, whatever the first ones say.
-Exit code: 0 all pass; 1 one could not be done; 2 one fails; 3 too few answers.
+They prove form and hand-over, not that an answer is true.  All four run, even when an earlier one fails.
+Exit code: 0 all pass; 1 one could not run; 2 one fails; 3 too few answers.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from plumbing.errors import run
 
 WORDS = {0: "pass", 1: "error", 2: "fail", 3: "inconclusive"}
-UNPROVED = "whether answers are true was not checked: educational, not medical advice"
-WORST = (1, 2, 3, 0)  # the first of these that a check ended with is the release's own code
+UNPROVED = "the truth of answers was not checked: educational, not medical advice"
+WORST = (1, 2, 3, 0)  # the release exits with the first of these that a check ended with
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Check:
 
 
 def checks(args: argparse.Namespace) -> list[Check]:
-    """What is proved, the cheap ones first."""
+    """The four checks, the fast ones first."""
     served = ("--model", args.model, *(("--host", args.host) if args.host else ()))
     return [
         Check("certificate", "data_gen.certify", (args.data,)),
@@ -51,7 +51,10 @@ def main() -> int:
         )  # fmt: skip
         code = done.returncode if done.returncode in WORDS else 1
         codes.append(code)
-        print(f"{check.name:12}{WORDS[code]:13}{_said(check, done)}  ({time.monotonic() - started:.0f} s)", flush=True)
+        print(
+            f"{check.name:12}{WORDS[code]:13}{_result_line(check, done)}  ({time.monotonic() - started:.0f} s)",
+            flush=True,
+        )
     passed = codes.count(0)
     print(
         f"{'release':12}{'pass' if passed == len(codes) else 'no':13}{passed} of {len(codes)} checks pass; {UNPROVED}"
@@ -59,8 +62,8 @@ def main() -> int:
     return next(code for code in WORST if code in codes)
 
 
-def _said(check: Check, done: subprocess.CompletedProcess[str]) -> str:
-    """The line of a check's output that tells its outcome."""
+def _result_line(check: Check, done: subprocess.CompletedProcess[str]) -> str:
+    """The line of a check's output that states its result."""
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     if errors or done.returncode not in (0, 2, 3):
         return (errors or done.stderr.splitlines() or [f"ended with {done.returncode}"])[-1]
@@ -72,7 +75,7 @@ def _said(check: Check, done: subprocess.CompletedProcess[str]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.release", description="Certificate, self-test, parity and gate of one model."
+        prog="python -m scripts.release", description="Run certificate, self-test, parity and gate for one model."
     )
     parser.add_argument("--data", required=True, help="the dataset folder")
     parser.add_argument("--model-dir", required=True, help="the model folder that quantize wrote")

@@ -81,7 +81,7 @@ def judge(contract: Contract, example: Example, answer: Answer) -> Verdict:
 
 def primary(violations: Sequence[Violation]) -> str:
     """The class that explains the others; "" without a violation.  ValueError on a class that is not in the list."""
-    return min((violation.cls for violation in violations), key=CLASSES.index, default="")
+    return min((violation.cls for violation in violations), key=list(CLASSES).index, default="")
 
 
 def _violations(contract: Contract, example: Example, reading: Reading, answer: Answer) -> tuple[Violation, ...]:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,17 @@ def test_an_error_loses_no_answer_that_came_before_it() -> None:
 
 def test_a_run_that_ends_early_asks_no_more() -> None:
     asked: list[str] = []
-    for _ in batches(lambda request: asked.append(request.id) or Answer("x"), REQUESTS * 50, 2):  # type: ignore[func-returns-value]
+
+    def ask(request: Request) -> Answer:
+        asked.append(request.id)
+        time.sleep(0.01)
+        return Answer("x")
+
+    for _ in batches(ask, REQUESTS, 2):
         break
     before = len(asked)
-    assert before < 2000 and len(asked) <= before + 2
+    time.sleep(0.1)
+    assert before <= len(asked) <= before + 2, "only requests that were open came to an end"
 
 
 def test_several_hosts_are_one_line(data, tmp_path, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]

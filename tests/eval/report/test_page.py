@@ -226,7 +226,7 @@ def test_the_page_tells_the_figures() -> None:
         "1 of 55 judged answers keep the form exactly",
         "Educational, not medical advice.",
         "56 attempted = 55 judged + 1 failed (1 transport)",
-        "empty sections pretend model 56 100.0 % 93.6 to 100.0",
+        "empty sections baseline 56 100.0 % 93.6 to 100.0",
         "gained: 0", "lost: 1 u/weak note", "not compared, because an answer is missing: 1 u/lost",
         "NOTE_WEAK 1 1.8 % 0.3 to 9.6 2 changes the words of the fixed text",
         "Answers that show a class, by section class whole answer definition explanation clinical_relevance note",

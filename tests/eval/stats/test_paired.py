@@ -124,9 +124,7 @@ def test_runs_of_different_requests_are_refused_by_name() -> None:
     check_same(same, dict(reversed(same.items())))
     with pytest.raises(UserError) as told:
         check_same(same | {"mine": "?"}, same | {"b": "Who?", "theirs": "?"})
-    assert "3 faults: 'mine' stands in the measured run alone; 'theirs' stands in the reference alone; 'b' is" in str(
-        told.value
-    )
+    assert "3 faults: 'mine' is only in the measured run; 'theirs' is only in the reference; 'b' has" in str(told.value)
     with pytest.raises(UserError, match="and 20 more"):
         pair(results("y" * 30), {})
 
@@ -151,9 +149,9 @@ def test_a_report_is_read_back(tmp_path: Path) -> None:
     [
         ("{\n", "line 1: not JSON"),
         (row("a") + row("a"), "line 2: a second answer for 'a'"),
-        (row("a", strict="absent"), "line 1: wanted id, request, concept, error_kind and strict"),
-        (row("a", strict="yes"), "line 1: wanted id"),
-        ("[]\n", "line 1: wanted id"),
+        (row("a", strict="absent"), "line 1: expected id, request, concept, error_kind and strict"),
+        (row("a", strict="yes"), "line 1: expected id"),
+        ("[]\n", "line 1: expected id"),
     ],
 )
 def test_a_report_that_cannot_be_read_is_one_line(tmp_path: Path, lines: str, told: str) -> None:
