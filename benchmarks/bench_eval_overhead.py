@@ -1,4 +1,4 @@
-"""Requests a second of eval.adherence and of a bare httpx loop, at the same concurrency on the same server.
+"""Requests a second of eval.adherence and of a bare httpx loop, on the same server.
 
     python -m benchmarks.bench_eval_overhead --model medical-mistral:tiny
 

@@ -1,4 +1,4 @@
-"""A text with faults + its form's patterns -> Reading: the rules it breaks, each with the text that breaks it."""
+"""A text with faults + its form's patterns -> Reading: the rules it breaks, and where."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A form -> the patterns that find its headings, also in other spellings, foreign headings, and code fences.
+"""A form -> the patterns that find its headings, other spellings of them, and code fences.
 
 A heading counts only at the start of a line.  Every repeat in the patterns is bounded or possessive (it never
 backtracks), so that each runs in time linear in the text.

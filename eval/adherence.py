@@ -1,4 +1,4 @@
-"""A served model + a dataset's held-out split -> report folder: how often do answers keep the contract?
+"""A served model + a dataset's held-out split -> report: how often do answers keep the contract?
 
 python -m eval.adherence                                   # medical-mistral on the local Ollama, the whole test split
 python -m eval.adherence --gguf artifacts/terminology/tiny/model/model.q4_k_m.gguf

@@ -1,4 +1,4 @@
-"""The command line of `python -m eval.adherence` -> Settings: what is asked, of which model, how and where to."""
+"""The command line of `python -m eval.adherence` -> Settings."""
 
 from __future__ import annotations
 

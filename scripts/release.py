@@ -1,4 +1,4 @@
-"""Dataset, model and gate -> can this be published?  Certificate, self-test, parity and gate, one line each.
+"""Dataset + model + gate -> can this be published?  Four checks, one line each.
 
     python -m scripts.release --data artifacts/terminology/dataset --model-dir artifacts/terminology/tiny/model \\
         --model medical-mistral:tiny --gate eval/gates/tiny.toml --out artifacts/terminology/tiny/release

@@ -1,4 +1,4 @@
-"""Questions -> judged answers, each recorded as it comes; a bounded number of requests is open at a time."""
+"""Questions -> judged answers, each recorded as it comes; several requests may be open at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Other models' judged answers to the same requests -> their rates, each paired with the measured model's.
+"""Other models' judged answers to the same requests -> their rates, paired with the measured model.
 
 The baselines of eval/exam/baselines.py are among them: a model must beat these before its figures mean anything.
 """

@@ -1,4 +1,4 @@
-"""Example + condition -> the conversation that is sent: where the model learns the form, and from how many examples.
+"""Example + condition -> the conversation that is sent: how the model learns the form.
 
 served   only the user's words: the model's own SYSTEM applies, as for any of its users
 system   the contract's prompt as the system message, in place of the model's own

@@ -1,4 +1,4 @@
-"""Settings -> the backend that answers: a model of an Ollama, a GGUF in this process, or recorded answers."""
+"""Settings -> the backend that answers: an Ollama, a GGUF in this process, or recorded answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A finished dataset's folder -> its contract and its rows, after the checks that make it a fair measure."""
+"""A finished dataset's folder -> its contract and its rows, checked to be a fair measure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dataset + conversations -> nothing, or a UserError that names the rows that would make a figure worthless.
+"""Dataset + conversations -> nothing, or a UserError naming the rows that make a figure worthless.
 
 The prompt must not contain the expected answer, nor the answer the prompt.  The rows must be those that the dataset's
 manifest counts.  No concept of the test split may be in another split.

@@ -1,4 +1,4 @@
-"""The answers of a run, one JSON line each, synced to disk as they come, so that a killed run can resume.
+"""The answers of a run, a JSON line each, synced as they come, so that a killed run resumes.
 
 with open_recording(Path("report.answers.jsonl")) as recording:
     recording.answers.get(key)              # an answer of an earlier run

@@ -1,4 +1,4 @@
-"""A gate file + a run's figures -> Outcome: which bounds are met, which are missed, which need more answers.
+"""A gate file + a run's figures -> Outcome: which bounds are met, missed, or need more answers.
 
 [adherence]              # strict, loose, lenient; min_low applies to each that is not named
 strict = 0.90            # the lower end of the interval must reach this share

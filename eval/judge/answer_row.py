@@ -1,4 +1,4 @@
-"""One request with its answer: the example, the text that came, the verdict on its form, and its content."""
+"""One request with its answer: example, text, verdict on the form, and content."""
 
 from __future__ import annotations
 

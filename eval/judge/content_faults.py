@@ -1,4 +1,4 @@
-"""Answer text + its reading -> the faults that the contract's form cannot see: an answer in form that says nothing.
+"""Answer text + its reading -> faults that the form does not show: a refusal, a loop, a placeholder.
 
 PLACEHOLDER     a section that holds "...", "TODO", "[insert definition]", "<definition>", the prompt's own words for it
 TEMPLATE_LEAK   marks of a prompt's syntax ([INST], </s>, <|im_end|>), or a line that begins with a role ("User:")

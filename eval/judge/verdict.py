@@ -1,4 +1,4 @@
-"""Example + Answer -> Verdict: whether the answer keeps the contract, its failure classes, whether it names the concept.
+"""Example + Answer -> Verdict: does the answer keep the contract, which failure classes does it show?
 
 There are always three readings: strict (the contract, exactly), loose and lenient (eval/judge/readings.py).  Every
 answer that passes one of them passes the next.

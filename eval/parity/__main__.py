@@ -1,8 +1,9 @@
-"""Model folder + live Ollama -> parity.json: is the model served as it was trained?  `python -m eval.parity MODEL_DIR`
+"""Model folder + live Ollama -> parity.json: is the model served as it was trained?
 
-For every conversation of the corpus the server's prompt must equal the training side's: the same text (Base.prompt), the
-same token ids (the base's own tokenizer), the same number of tokens.  The registration must equal the model folder:
-weights, TEMPLATE, SYSTEM and every parameter.  Exit 2 on any difference; its likely cause is printed.
+`python -m eval.parity MODEL_DIR` compares, for every conversation of the corpus, the server's prompt with the training
+side's: the text (Base.prompt), the token ids (the base's own tokenizer) and their number.  It also compares the
+registration with the model folder: weights, TEMPLATE, SYSTEM and every parameter.  Exit 2 on any difference; its likely
+cause is printed.
 
 `python -m eval.parity --modelfile FILE` checks any Modelfile for faults instead, without server or dataset.
 """

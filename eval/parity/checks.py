@@ -1,4 +1,4 @@
-"""A live Ollama + a conversation -> every Difference of its prompt and its registration from the training side.
+"""A live Ollama + a conversation -> every Difference from the training side.
 
 On the training side the text is Base.prompt's, the token ids are the base's own tokenizer's, and the registration is
 the model folder's.

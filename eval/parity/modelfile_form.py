@@ -1,4 +1,4 @@
-"""Modelfile commands -> findings about its form: FROM, unknown commands, quotes, lost characters, escapes."""
+"""Modelfile commands -> faults of its form: FROM, unknown commands, quotes, lost characters."""
 
 from __future__ import annotations
 

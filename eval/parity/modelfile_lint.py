@@ -1,4 +1,4 @@
-"""Any Modelfile -> its faults, each with line, cause and cure.  It needs neither a server nor a dataset.
+"""Any Modelfile -> its faults, each with line, cause and cure; no server or dataset is needed.
 
 `python -m eval.parity --modelfile FILE` prints a line for each; exit 0 without faults, 2 with faults, 1 unreadable.
 """

@@ -1,4 +1,4 @@
-"""Modelfile commands -> findings about the prompt it makes: TEMPLATE, SYSTEM, stop and the other parameters."""
+"""Modelfile commands -> faults of the prompt it makes: TEMPLATE, SYSTEM, stop, other parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Report -> report.md, and the table for a terminal: the figures, and the first failed answers with what broke a rule."""
+"""Report -> report.md and a table for a terminal: the figures, and the first failed answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Report folders -> a table with a line a report, and one answer to show: what eval.compare and scripts.demo print."""
+"""Report folders -> a table with a line for each report, and one answer to show.
+
+`python -m eval.compare` and `python -m scripts.demo` print them.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Report + its answers -> report.html: one page that needs only a browser (layout and wording: report.html.jinja).
+"""Report + its answers -> report.html: one page that needs only a browser.
 
-It shows all failed answers, with the text that broke a rule marked, and a filter over them.  The page loads nothing, its
-one script is allowed by its hash, and the same input gives the same bytes.
+Layout and wording are in report.html.jinja.  The page shows all failed answers, with the text that broke a rule marked,
+and a filter over them.  It loads nothing, its one script is allowed by its hash, and the same input gives the same bytes.
 """
 
 from __future__ import annotations

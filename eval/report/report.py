@@ -1,4 +1,4 @@
-"""Report and Evidence: the figures of a run and the answers they were counted from; report.json read back."""
+"""Report and Evidence: the figures of a run, and the answers they were counted from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Report + Evidence -> report folder: report.json, report.md, report.html, and answers.jsonl as the proof."""
+"""Report + Evidence -> report folder: report.json, report.md, report.html, answers.jsonl."""
 
 from __future__ import annotations
 

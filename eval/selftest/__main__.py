@@ -1,4 +1,4 @@
-"""Tasks -> is the judge right?  Every failure class is put into clean answers; misses and false alarms are counted.
+"""Tasks -> is the judge right?  Faults are put into clean answers; misses and false alarms counted.
 
 python -m eval.selftest                   # the shipped tasks
 python -m eval.selftest my_task.toml      # a task of your own

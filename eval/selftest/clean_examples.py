@@ -1,4 +1,4 @@
-"""A task -> clean examples: answers in the right form, made from the task's facts or from generated words."""
+"""A task -> clean examples: answers in the right form, made from facts or generated words."""
 
 from __future__ import annotations
 

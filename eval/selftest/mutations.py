@@ -1,4 +1,4 @@
-"""A clean example -> answers with one fault each, several for every failure class, which the judge must find.
+"""A clean example -> answers with one fault each, several for every failure class.
 
 Each is written by hand from the task's sections and records, never with a pattern of the judge: a fault made from the
 judge's own pattern would prove nothing.  A class that a task cannot show (NOTE_WEAK without a fixed text) has no mutant.

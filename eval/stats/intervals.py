@@ -1,4 +1,4 @@
-"""Counts and hits -> rates with 95 % intervals, and the smallest difference that a run of this size can show.
+"""Counts and hits -> rates with 95 % intervals; the smallest difference a run can show.
 
 Wilson's interval treats every answer as independent.  Answers about one concept are not: `clustered` resamples whole
 concepts.  numpy is imported where it is used.

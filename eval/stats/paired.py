@@ -1,4 +1,4 @@
-"""Two runs over the same requests -> Paired: their difference with interval, McNemar test and changed answers.
+"""Two runs over the same requests -> Paired: their difference, its interval, and what changed.
 
 paired = pair(read_paired_answers(Path("reports/tuned")), read_paired_answers(Path("reports/base")))
 paired.difference        # measured minus reference: above 0 the measured run is better
