@@ -29,7 +29,6 @@ class Patterns:
 
     def __init__(self, form: Form) -> None:
         self.form = form
-        self.whole = re.compile(_whole(form))
         self.own_extra = re.compile(_own_extra(form), re.MULTILINE)
         self.any_extra = re.compile(f"{_own_extra(form)}|{_MARKDOWN_HEADING}", re.MULTILINE)
         self._headings = re.compile(_headings(form), re.MULTILINE)  # ^ matches after \n alone
@@ -90,16 +89,6 @@ _MARKDOWN_HEADING = (
     r"^ {0,3}#{1,6} {1,3}\S"
     r"|^(?:\*\*|__)[^*_\n:]{1,40}(?::(?:\*\*|__)|(?:\*\*|__)(?: ?:|[ \r]{0,3}$))"  # **Sources:**  **Sources**
 )
-
-
-def _whole(form: Form) -> str:
-    """Matches a text without a structural fault; each group is a section's body."""
-    parts = []
-    for section in form.sections:
-        line = rf"(?:{_either(section.kind.marks)})[^\n]++"
-        body = rf"{line}(?:\n{line})*+" if section.kind.block else r"[^\n]++"
-        parts.append(f"{re.escape(form.head(section) + form.gap(section))}({body})")
-    return re.escape(form.separator).join(parts)
 
 
 def _headings(form: Form) -> str:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from contract.contract import Contract, Reading, Record, Violation
 from contract.form import Section
 from contract.kinds import Fixed, Prose
-from contract.reading import LONGEST
 from eval.judge.loops import Span, phrase_loop, sentence_loop
+from eval.judge.readings import LONGEST
 
 Found = Iterable[tuple[str, int, int]]  # (section, start, end)
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from contract.contract import Contract, Reading, Record, Violation
 from contract.example import Example
 from contract.kinds import Prose
 from eval.judge.content_faults import signs
-from eval.judge.readings import lenient_forms, loose_forms
+from eval.judge.readings import LONGEST, lenient_forms, loose_forms
 from models.answers import REPEATED, Answer
 
 # The closed list of failure classes, each as the end of "an answer that ...".  eval/judge/content_faults.py finds five
@@ -69,12 +69,16 @@ def judge(contract: Contract, example: Example, answer: Answer) -> Verdict:
     """The verdict on an answer that came.  An error is not an answer and must not be judged."""
     assert not answer.error_kind, "errors are counted separately, never judged"
     text = answer.text
-    reading = contract.read(text)
+    reading = _read(contract, text)
     violations = _violations(contract, example, reading, answer)
     strict = not violations
-    finished = answer.done_reason not in _BROKEN_OFF  # no variant of a broken-off text can be right
-    loose = strict or (finished and any(_is_clean(contract, example, form) for form in loose_forms(contract, text)))
-    lenient = loose or (finished and any(_is_clean(contract, example, form) for form in lenient_forms(contract, text)))
+
+    def forgiven(forms: Iterator[str]) -> bool:  # no variant of a broken-off text can be right
+        finished = answer.done_reason not in _BROKEN_OFF
+        return finished and any(form != text and _is_clean(contract, example, form) for form in forms)
+
+    loose = strict or forgiven(loose_forms(contract, text))
+    lenient = loose or forgiven(lenient_forms(contract, text))
     named = _named(contract, example, reading.record)
     return Verdict(violations, primary(violations), strict, loose, lenient, named, reading)
 
@@ -99,9 +103,18 @@ _BROKEN_OFF = {"length": "TRUNCATED", REPEATED: "REPETITION"}  # done_reason -> 
 SHOWN_END = 40  # characters from the end of a broken-off answer
 
 
+def _read(contract: Contract, text: str) -> Reading:
+    """The reading of the first LONGEST characters; a longer text is never clean."""
+    reading = contract.read(text[:LONGEST])
+    if len(text) <= LONGEST or reading.violations:
+        return reading
+    rest = Violation("", "POSTAMBLE", text[LONGEST:], LONGEST, len(text))
+    return Reading(reading.record, (rest,), reading.spans)
+
+
 def _is_clean(contract: Contract, example: Example, text: str) -> bool:
-    reading = contract.reader.clean(text)
-    return reading is not None and not signs(contract, reading, text, example.record)
+    reading = _read(contract, text)
+    return reading.adheres and not signs(contract, reading, text, example.record)
 
 
 def mentions(text: str, concept: str) -> bool:

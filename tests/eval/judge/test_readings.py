@@ -184,4 +184,3 @@ def test_a_text_too_long_to_be_an_answer_is_forgiven_nothing() -> None:
     contract = load_contract("terminology")
     text = "Sure!\n" + CLEAN.replace("urea,", "".join(map(str, range(15_000))))
     assert passes(judge(contract, EXAMPLE, Answer(text))) == READINGS["none"]
-    assert passes(judge(contract, EXAMPLE, Answer(text.removeprefix("Sure!\n"))))[0] is True
