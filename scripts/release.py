@@ -13,7 +13,6 @@ import argparse
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 
 from plumbing.errors import run
 
@@ -22,37 +21,30 @@ UNPROVED = "the truth of answers was not checked: educational, not medical advic
 WORST = (1, 2, 3, 0)  # the release exits with the first of these that a check ended with
 
 
-@dataclass(frozen=True)
-class Check:
-    name: str
-    module: str
-    arguments: tuple[str, ...]
-
-
-def checks(args: argparse.Namespace) -> list[Check]:
-    """The four checks, the fast ones first."""
+def checks(args: argparse.Namespace) -> dict[str, tuple[str, ...]]:
+    """The command of each check, the fast ones first."""
     served = ("--model", args.model, *(("--host", args.host) if args.host else ()))
-    return [
-        Check("certificate", "data_gen.certify", (args.data,)),
-        Check("self-test", "eval.selftest", ()),
-        Check("parity", "eval.parity", (args.model_dir, *served, "--data", args.data)),
-        Check("gate", "eval.adherence", (*served, "--data", args.data, "--gate", args.gate, "--out", args.out)),
-    ]
+    return {
+        "certificate": ("data_gen.certify", args.data),
+        "self-test": ("eval.selftest",),
+        "parity": ("eval.parity", args.model_dir, *served, "--data", args.data),
+        "gate": ("eval.adherence", *served, "--data", args.data, "--gate", args.gate, "--out", args.out),
+    }
 
 
 def main() -> int:
     args = _parser().parse_args()
     codes = []
-    for check in checks(args):
+    for name, command in checks(args).items():
         started = time.monotonic()
         done = subprocess.run(
-            [sys.executable, "-m", check.module, *check.arguments], capture_output=True, text=True, encoding="utf-8",
+            [sys.executable, "-m", *command], capture_output=True, text=True, encoding="utf-8",
             errors="replace", check=False,
         )  # fmt: skip
         code = done.returncode if done.returncode in WORDS else 1
         codes.append(code)
         print(
-            f"{check.name:12}{WORDS[code]:13}{_result_line(check, done)}  ({time.monotonic() - started:.0f} s)",
+            f"{name:12}{WORDS[code]:13}{_result_line(name, done)}  ({time.monotonic() - started:.0f} s)",
             flush=True,
         )
     passed = codes.count(0)
@@ -62,15 +54,15 @@ def main() -> int:
     return next(code for code in WORST if code in codes)
 
 
-def _result_line(check: Check, done: subprocess.CompletedProcess[str]) -> str:
+def _result_line(check: str, done: subprocess.CompletedProcess[str]) -> str:
     """The line of a check's output that states its result."""
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     if errors or done.returncode not in (0, 2, 3):
         return (errors or done.stderr.splitlines() or [f"ended with {done.returncode}"])[-1]
     lines = [line for line in done.stdout.splitlines() if line.strip()]
-    if check.name == "gate":
+    if check == "gate":
         return next((line.removeprefix("### Gate: ") for line in lines if line.startswith("### Gate: ")), "")
-    return lines[0] if lines and check.name in ("parity", "certificate") else (lines or [""])[-1]
+    return lines[0] if lines and check in ("parity", "certificate") else (lines or [""])[-1]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -22,14 +22,9 @@ def conversation(condition: str, spec: str, shots: Sequence[Example], example: E
     """The turns before the answer.  `spec` is Contract.system_prompt(), `shots` are examples sent as earlier turns."""
     system = {"served": [], "system": [{"role": "system", "content": spec}], "user": [NO_SYSTEM], "none": [NO_SYSTEM]}
     head = f"{spec}\n\n" if condition == "user" else ""
-    earlier = [
-        turn
-        for shot in shots
-        for turn in (
-            {"role": "user", "content": shot.request},
-            {"role": "assistant", "content": shot.response},
-        )
-    ]
+    earlier: list[Message] = []
+    for shot in shots:
+        earlier += [{"role": "user", "content": shot.request}, {"role": "assistant", "content": shot.response}]
     return (*system[condition], *earlier, {"role": "user", "content": head + example.request})
 
 

@@ -25,8 +25,10 @@ WHOLE = 6  # words: a whole section this long or longer must not be in the promp
 
 
 def check_dataset(folder: Path, manifest: Manifest, splits: Mapping[str, Sequence[Example]]) -> None:
-    """Check the dataset itself, whatever is asked.  Raises UserError."""
-    faults = [*count_faults(manifest, splits), *concept_faults(read_concepts(folder / "concepts.json"), splits)]
+    """Check the dataset itself.  Raises UserError."""
+    counts = {split: (len(rows), manifest["counts"].get(split, "none")) for split, rows in splits.items()}
+    faults = [f"{split}.jsonl has {n} rows, its manifest counts {m}" for split, (n, m) in counts.items() if n != m]
+    faults += concept_faults(read_concepts(folder / "concepts.json"), splits)
     if faults:
         raise faults_error(f"{folder}: not a fair measure", first_faults(faults))
 
@@ -39,15 +41,6 @@ def check_prompts(contract: Contract, asked: Iterable[tuple[Example, Sequence[Me
     ]
     if faults:
         raise faults_error("not a fair measure", first_faults(faults))
-
-
-def count_faults(manifest: Manifest, splits: Mapping[str, Sequence[Example]]) -> list[str]:
-    counts = manifest["counts"]
-    return [
-        f"{split}.jsonl has {len(rows)} rows, its manifest counts {counts.get(split, 'none')}"
-        for split, rows in splits.items()
-        if counts.get(split) != len(rows)
-    ]
 
 
 def read_concepts(path: Path) -> dict[str, list[dict[str, Any]]]:
