@@ -1,10 +1,10 @@
-"""Our client against a bare httpx loop, both at the same concurrency on the same server: requests/s and their ratio.
+"""Requests a second of eval.adherence and of a bare httpx loop, on the same server.
 
     python -m benchmarks.bench_eval_overhead --model medical-mistral:tiny
 
-Ours judges and records each answer, with an fsync; the loop reads the JSON and drops it.  They take turns, `--rounds`
-times, each first as often as second, so that a neighbour on the machine slows both; the fastest
-rounds are the least disturbed ones.
+eval.adherence judges and records each answer, with an fsync; the loop reads the JSON and drops it.  They take turns,
+`--rounds` times, and each is first as often as second, so that other work on the machine slows both.  The fastest rounds
+are the least disturbed ones.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pathlib import Path
 from statistics import median
 
 from contract.contract import Contract
-from eval.exam.arguments import DATA
 from eval.exam.asking import Question, ask_all, conversations, plan
 from eval.exam.conditions import sample
 from eval.exam.data import read_data
 from eval.exam.recording import open_recording
+from eval.settings import DATA
 from models.answers import Backend
 from models.ollama_address import server_url
 from models.ollama_chat import open_ollama
@@ -50,7 +50,7 @@ def main() -> None:
 def _pair(
     contract: Contract, backend: Backend, args: argparse.Namespace, questions: Sequence[Question], ours_first: bool
 ) -> tuple[float, float]:
-    """Seconds of the loop and of ours, one straight after the other."""
+    """Seconds of the loop and of ours, one directly after the other."""
     ours = _ours(contract, backend, questions, args.concurrency) if ours_first else None
     bare = _bare(backend, args.model, server_url(args.host), questions, args.concurrency)
     return bare, ours or _ours(contract, backend, questions, args.concurrency)
@@ -66,7 +66,7 @@ def _ours(contract: Contract, backend: Backend, questions: Sequence[Question], c
 
 
 def _bare(backend: Backend, model: str, url: str, questions: Sequence[Question], concurrency: int) -> float:
-    """The least that asks the same: one client, a pool of threads."""
+    """The smallest program that asks the same: one client, a pool of threads."""
     import httpx
 
     bodies = [
@@ -83,14 +83,15 @@ def _bare(backend: Backend, model: str, url: str, questions: Sequence[Question],
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.bench_eval_overhead", description="What judging and recording cost beside asking."
+        prog="python -m benchmarks.bench_eval_overhead",
+        description="Measure what judging and recording cost on top of asking.",
     )
     parser.add_argument("--model", default="medical-mistral:tiny", help="a model registered with Ollama")
     parser.add_argument("--host", help="Ollama's address (default: OLLAMA_HOST, else http://127.0.0.1:11434)")
     parser.add_argument("--data", default=DATA, help=f"the dataset folder (default {DATA})")
     parser.add_argument("--limit", type=int, default=40, help="requests a round (default 40)")
-    parser.add_argument("--tokens", type=int, default=77, help="an answer's length at most (default 77)")
-    parser.add_argument("--rounds", type=int, default=15, help="how often each takes its turn (default 15)")
+    parser.add_argument("--tokens", type=int, default=77, help="the longest answer, in tokens (default 77)")
+    parser.add_argument("--rounds", type=int, default=15, help="rounds of each (default 15)")
     parser.add_argument("--concurrency", type=int, default=4, help="requests at a time (default 4)")
     return parser
 

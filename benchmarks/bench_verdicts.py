@@ -1,7 +1,8 @@
 """How fast is the judge?  `python -m benchmarks.bench_verdicts`
 
-Verdicts a second on one core over clean terminology answers, and over the same answers with a fault each (all three
-readings, classes with spans); then the milliseconds of the slowest of the answers that are made to be slow.
+It prints verdicts a second on one core for clean terminology answers, and for the same answers with one fault each, by
+all three readings.  Then it prints the milliseconds of the slowest of the texts that are made to be slow.
+The judge must reach 5,000 verdicts a second on clean answers and stay under 0.1 s on every slow text.
 """
 
 from __future__ import annotations
@@ -14,20 +15,20 @@ from collections.abc import Sequence
 from contract.contract import TASKS, Contract, load_contract
 from contract.example import Example
 from eval.judge.verdict import judge
-from eval.selftest.__main__ import clean_examples
+from eval.selftest.clean_examples import clean_examples
 from eval.selftest.mutations import mutants
 from models.answers import Answer
 from plumbing.errors import run
 
 ROUNDS = 10
-FEW = 40  # cases that are timed together
+FEW = 40  # cases timed together
 MILLION = 1_000_000
 SHOWN = 10
 
 
 def main() -> None:
     argparse.ArgumentParser(
-        prog="python -m benchmarks.bench_verdicts", description="How fast is the judge?"
+        prog="python -m benchmarks.bench_verdicts", description="Measure the speed of the judge."
     ).parse_args()
     contract, task = load_contract("terminology"), TASKS / "terminology.toml"
     examples = clean_examples(contract, task)[0]
@@ -44,7 +45,7 @@ def main() -> None:
 
 
 def per_second(contract: Contract, cases: Sequence[tuple[Example, Answer]], rounds: int = ROUNDS) -> float:
-    """Verdicts a second.  Of every few cases the best round counts: other work only adds to the time."""
+    """Verdicts a second.  Of every few cases the best round counts, because other work only adds to the time."""
     total = 0.0
     for first in range(0, len(cases), FEW):
         spent = []
@@ -58,9 +59,9 @@ def per_second(contract: Contract, cases: Sequence[tuple[Example, Answer]], roun
 
 
 def slow_texts(contract: Contract, clean: str, size: int = MILLION) -> dict[str, str]:
-    """Name -> about `size` characters of what makes a careless reader slow.
+    """Name -> about `size` characters of a text that would make a careless reader slow.
 
-    Each repeated piece stands alone and, as "... in an answer", within a clean answer's second section.
+    Each text occurs alone, in a clean answer's first section, and behind a clean answer.
     """
     heading = contract.head(contract.sections[0])
     pieces = {

@@ -1,4 +1,4 @@
-"""A text that breaks its form -> Reading: which rules it breaks, and where in the text."""
+"""A text with faults + its form's patterns -> Reading: the rules it breaks, and where."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contract.violation import Reading, Record, Violation
 
 
 def diagnose(patterns: Patterns, text: str) -> Reading:
-    """The reading of `text`, which is not blank and has lost the space that Mistral's tokenizer puts first."""
+    """The reading of `text`, which is not blank and has no wire space at its start."""
     return _Diagnosis(patterns, text).reading()
 
 
@@ -38,7 +38,7 @@ class _Diagnosis:
         self.violations.append(Violation(section, cls, self.text[start:end] or expected, start, end))
 
     def _headings(self) -> list[Heading]:
-        """The headings outside of code.  If all are in one fence, the answer is read there, and that is a fault."""
+        """The headings outside of code.  If all of them are in one fence, the answer is read from there: that is a fault."""
         found = list(self.patterns.headings(self.text))
         outside = [heading for heading in found if not holding(self.fences, heading.start)]
         if outside or not found:
@@ -53,7 +53,7 @@ class _Diagnosis:
         return [heading for heading in found if heading.start < fence.inside_end]
 
     def _part(self, heading: Heading, following: Heading | None) -> None:
-        """One section: the text from its heading to the next heading."""
+        """Read one section: from its heading to the next one."""
         name = heading.section.name
         end = following.start if following else self.high
         if not heading.exact:
@@ -69,7 +69,7 @@ class _Diagnosis:
         self._body(heading, self._begin(heading, end), end, following is None)
 
     def _begin(self, heading: Heading, end: int) -> int:
-        """Where the body begins: after the gap, or after whatever white space is in its place."""
+        """Where the body begins: behind the gap, or behind the white space found in its place."""
         gap = self.form.gap(heading.section)
         begin = heading.end + len(gap)
         if heading.exact and self.text.startswith(gap, heading.end) and not self.text[begin : begin + 1].isspace():
@@ -82,7 +82,7 @@ class _Diagnosis:
     def _body(self, heading: Heading, begin: int, end: int, last: bool) -> None:
         section, otherwise = heading.section, "POSTAMBLE" if last else "WRONG_VALUE"
         fence, behind = holding(self.fences, begin), end
-        if fence:  # the whole body is in a fence: that is a fault, and what is inside is the body
+        if fence:  # the whole body is in a fence: that is a fault, and the text inside is the body
             self._add(section.name, "CODE_FENCE", fence.start, fence.inside)
             begin = fence.inside
             end = begin + len(self.text[begin : min(fence.inside_end, end)].rstrip("\n"))
@@ -96,7 +96,7 @@ class _Diagnosis:
         self._stray(own, end, otherwise, section.name)
 
     def _keep(self, section: Section, begin: int, end: int) -> None:
-        """Record the value between two positions, and the faults that break the section's own rules."""
+        """Keep the value between the two places, and note what breaks the section's own rules."""
         body = self.text[begin:end]
         self.record[section.name], faults = section.kind.read(body)
         self.spans[section.name] = (begin, end)
@@ -109,7 +109,7 @@ class _Diagnosis:
             self._add(section.name, cls, begin + start, begin + stop)
 
     def _stray(self, start: int, end: int, otherwise: str, section: str) -> None:
-        """Classify lines outside of every section: code, a section that the form does not have, or talk."""
+        """Classify text that belongs to no section: code, a section the task does not have, or other text."""
         if not self.text[start:end].strip():
             if start < end:
                 self._add("" if otherwise != "WRONG_VALUE" else section, otherwise, start, end)
@@ -134,7 +134,7 @@ class _Diagnosis:
             self._add("" if otherwise != "WRONG_VALUE" else section, otherwise, start, end)
 
     def _order(self) -> None:
-        """Missing, repeated and misplaced sections; one with a reformatted heading is not missing."""
+        """Missing, doubled and misplaced sections; another spelling of its heading is enough for a section to be there."""
         first: dict[str, Heading] = {}
         ends: dict[str, int] = {}
         doubled: set[str] = set()
@@ -158,7 +158,7 @@ class _Diagnosis:
 
 
 def _own(section: Section, body: str) -> int:
-    """How much of `body` can belong to the section: its first line, or its list up to the last marked line."""
+    """How much of `body` belongs to the section: its first line, or its list up to the last marked line."""
     kind = section.kind
     if isinstance(kind, Fixed) and body.startswith(kind.text):
         return len(kind.text)
@@ -170,7 +170,7 @@ def _own(section: Section, body: str) -> int:
 
 
 def _unmarked(section: Section, line: str) -> str:
-    """The text of a line after its mark."""
+    """The text of a line behind its mark."""
     for mark in section.kind.marks:
         if line.startswith(mark.rstrip()):
             return line[len(mark.rstrip()) :].strip()

@@ -1,7 +1,7 @@
-"""A form -> the patterns that find its headings in any formatting, other headings, and code fences.
+"""A form -> the patterns that find its headings, other spellings of them, and code fences.
 
-A heading counts only at the start of a line.  Every repeat in the patterns is bounded or possessive (it does not
-backtrack), so that each pattern's time is linear in the text.
+A heading counts only at the start of a line.  Every repeat in the patterns is bounded or possessive (it never
+backtracks), so that each runs in time linear in the text.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contract.form import Form, Section
 
 @dataclass(frozen=True)
 class Heading:
-    """Where a section begins: its heading as the contract writes it, or (not exact) formatted as `## Note`."""
+    """Where a section begins: its heading as the contract writes it (exact), or another spelling of it: `## Note`."""
 
     section: Section
     start: int
@@ -29,13 +29,12 @@ class Patterns:
 
     def __init__(self, form: Form) -> None:
         self.form = form
-        self.whole = re.compile(_whole(form))
         self.own_extra = re.compile(_own_extra(form), re.MULTILINE)
         self.any_extra = re.compile(f"{_own_extra(form)}|{_MARKDOWN_HEADING}", re.MULTILINE)
         self._headings = re.compile(_headings(form), re.MULTILINE)  # ^ matches after \n alone
 
     def headings(self, text: str) -> Iterator[Heading]:
-        """The headings in `text`, exact or reformatted, also in code fences; a quoted line is not a heading."""
+        """The headings in `text`, exact or not, in code fences too; a quoted line does not begin with a heading."""
         for match in self._headings.finditer(text):
             group = match.lastgroup or ""
             section = self.form.sections[int(group[1:])]
@@ -44,7 +43,7 @@ class Patterns:
 
 @dataclass(frozen=True)
 class Fence:
-    """A code fence, from its opening line to the end of its closing one, and what is inside."""
+    """A code fence, from its opening line to behind its closing line, and the text between the two."""
 
     start: int
     inside: int
@@ -56,9 +55,7 @@ _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})([^\n]*)(?:\n|\Z)", re.MULTILINE)
 
 
 def fences(text: str) -> Iterator[Fence]:
-    """CommonMark's fences.  A line of only the same mark, at least as long, or the end of the text closes one."""
-    if "```" not in text and "~~~" not in text:
-        return
+    """CommonMark's fences: closed by a line of at least as many of the same mark alone, or by the end of the text."""
     opened = None
     for line in _FENCE.finditer(text):
         mark, rest = line.groups()
@@ -72,12 +69,12 @@ def fences(text: str) -> Iterator[Fence]:
 
 
 def holding(code: Sequence[Fence], place: int) -> Fence | None:
-    """The fence of `code` (sorted) that contains the position."""
+    """The fence of `code` (in text order) that holds the place; None outside of all fences."""
     number = bisect_right(code, place, key=lambda fence: fence.start) - 1
     return code[number] if number >= 0 and place < code[number].end else None
 
 
-# What may surround a title: # * - [ or an emoji, but not the marks of a quotation, code, JSON or a table.
+# Marks before a title: # * - [ an emoji; but not those of a quotation, code, JSON or a table.
 _SIGN = r"""(?:_|[^\w\s>`"'{|<~])"""
 _NUMBER = r"(?:(?i:section|part|step) )?\(?(?:\d{1,2}|[ivxIVX]{1,4}|[a-zA-Z])[.):]"
 _BEFORE = rf" {{0,3}}(?:{_SIGN}{{1,6}} {{0,2}})?(?:{_NUMBER} ?)?{_SIGN}{{0,4}}"
@@ -94,22 +91,9 @@ _MARKDOWN_HEADING = (
 )
 
 
-def _whole(form: Form) -> str:
-    """The pattern of a text without a structural fault; each group is a section's body."""
-    parts = []
-    for section in form.sections:
-        line = rf"(?:{_either(section.kind.marks)})[^\n]++"
-        body = rf"{line}(?:\n{line})*+" if section.kind.block else r"[^\n]++"
-        parts.append(f"{re.escape(form.head(section) + form.gap(section))}({body})")
-    return re.escape(form.separator).join(parts)
-
-
 def _headings(form: Form) -> str:
-    """The pattern of the headings.
-
-    Group e<n> is the head of section n as written, d<n> its title reformatted (not on a line of a list), and s<n> its
-    head as written but indented or numbered.
-    """
+    """Group e<n>: the head of section n as written; d<n>: another spelling of its title, but not on a line of a list;
+    s<n>: its head as written, indented or numbered."""
     exact = "|".join(f"(?P<e{n}>{re.escape(form.head(s))})" for n, s in enumerate(form.sections))
     titles = "|".join(f"(?P<d{n}>{_loosened(s.title)})" for n, s in enumerate(form.sections))
     shifted = "|".join(f"(?P<s{n}>{re.escape(form.head(s))})" for n, s in enumerate(form.sections))
@@ -118,10 +102,8 @@ def _headings(form: Form) -> str:
 
 
 def _own_extra(form: Form) -> str:
-    """The pattern of a line that begins like one of this form's headings.
-
-    A plain `Title: ` must be short, capitalised and followed by text: "Sure, here is your note:" is talk.
-    """
+    """A line that begins like this form's headings.  A bare `Title: ` must be short, capitalised and followed by text:
+    "Sure, here is your note:" is not a heading."""
     before, after = form.heading.rstrip(" ").split("{title}")
     if before or after != ":":
         return rf"^{re.escape(before)}\w[\w &'()/-]{{0,40}}{re.escape(after)}"

@@ -1,6 +1,6 @@
 """A registered model of a running Ollama -> a backend: request in, answer out.
 
-with open_ollama(Server(server_url(None)), "medical-mistral") as backend:  # several servers: eval/exam/hosts.py
+with open_ollama(Server(server_url(None)), "medical-mistral") as backend:
     backend.ask(Request("1", ({"role": "user", "content": "Explain the medical term: uremia"},)))
 """
 

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from contract.contract import load_contract
-from eval.compare import one_answer, table
+from eval.report.overview import example_answer, tabulate_reports
 from eval.report.report import read_report
 from models.embedded import first_gguf
 from models.ollama_address import server_url
@@ -94,11 +94,11 @@ def _stage(module: str, *arguments: object, show: bool = False) -> None:
 
 
 def _show(folder: Path, data: Path, reports: dict[str, Path], name: str, served: bool, seconds: float) -> None:
-    print("\n" + table({row: read_report(path) for row, path in reports.items()}))
+    print("\n" + tabulate_reports({row: read_report(path) for row, path in reports.items()}))
     spent = {"dataset": data, "adapter": folder / "adapter", "model": folder / "model", "report": reports["tuned"]}
     times = [f"{stage} {read_manifest(path, stage)['seconds']:.0f}" for stage, path in spent.items()]
     print(f"\nseconds for each stage: {', '.join(times)}; this evaluation of three models {seconds:.0f}")
-    example = one_answer(reports["tuned"])
+    example = example_answer(reports["tuned"])
     if example:
         advice = "for education only, not medical or other professional advice"
         print(f"\nOne answer (it shows the form; a model this small is often wrong: {advice})")

@@ -1,10 +1,10 @@
-"""Dataset, model and report -> may this be published?  Certificate, self-test, parity and gate, one line each.
+"""Dataset + model + gate -> can this be published?  Four checks, one line each.
 
     python -m scripts.release --data artifacts/terminology/dataset --model-dir artifacts/terminology/tiny/model \\
         --model medical-mistral:tiny --gate eval/gates/tiny.toml --out artifacts/terminology/tiny/release
 
-They prove form and hand-over, not that an answer is true.  All four run, whatever the first ones say.
-Exit code: 0 all pass; 1 one could not be done; 2 one fails; 3 too few answers.
+They prove form and hand-over, not that an answer is true.  All four run, even when an earlier one fails.
+Exit code: 0 all pass; 1 one could not run; 2 one fails; 3 too few answers.
 """
 
 from __future__ import annotations
@@ -13,45 +13,40 @@ import argparse
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 
 from plumbing.errors import run
 
 WORDS = {0: "pass", 1: "error", 2: "fail", 3: "inconclusive"}
-UNPROVED = "whether answers are true was not checked: educational, not medical advice"
-WORST = (1, 2, 3, 0)  # the first of these that a check ended with is the release's own code
+UNPROVED = "the truth of answers was not checked: educational, not medical advice"
+WORST = (1, 2, 3, 0)  # the release exits with the first of these that a check ended with
 
 
-@dataclass(frozen=True)
-class Check:
-    name: str
-    module: str
-    arguments: tuple[str, ...]
-
-
-def checks(args: argparse.Namespace) -> list[Check]:
-    """What is proved, the cheap ones first."""
+def checks(args: argparse.Namespace) -> dict[str, tuple[str, ...]]:
+    """The command of each check, the fast ones first."""
     served = ("--model", args.model, *(("--host", args.host) if args.host else ()))
-    return [
-        Check("certificate", "data_gen.certify", (args.data,)),
-        Check("self-test", "eval.selftest", ()),
-        Check("parity", "eval.parity", (args.model_dir, *served, "--data", args.data)),
-        Check("gate", "eval.adherence", (*served, "--data", args.data, "--gate", args.gate, "--out", args.out)),
-    ]
+    return {
+        "certificate": ("data_gen.certify", args.data),
+        "self-test": ("eval.selftest",),
+        "parity": ("eval.parity", args.model_dir, *served, "--data", args.data),
+        "gate": ("eval.adherence", *served, "--data", args.data, "--gate", args.gate, "--out", args.out),
+    }
 
 
 def main() -> int:
     args = _parser().parse_args()
     codes = []
-    for check in checks(args):
+    for name, command in checks(args).items():
         started = time.monotonic()
         done = subprocess.run(
-            [sys.executable, "-m", check.module, *check.arguments], capture_output=True, text=True, encoding="utf-8",
+            [sys.executable, "-m", *command], capture_output=True, text=True, encoding="utf-8",
             errors="replace", check=False,
         )  # fmt: skip
         code = done.returncode if done.returncode in WORDS else 1
         codes.append(code)
-        print(f"{check.name:12}{WORDS[code]:13}{_said(check, done)}  ({time.monotonic() - started:.0f} s)", flush=True)
+        print(
+            f"{name:12}{WORDS[code]:13}{_result_line(name, done)}  ({time.monotonic() - started:.0f} s)",
+            flush=True,
+        )
     passed = codes.count(0)
     print(
         f"{'release':12}{'pass' if passed == len(codes) else 'no':13}{passed} of {len(codes)} checks pass; {UNPROVED}"
@@ -59,20 +54,20 @@ def main() -> int:
     return next(code for code in WORST if code in codes)
 
 
-def _said(check: Check, done: subprocess.CompletedProcess[str]) -> str:
-    """The line of a check's output that tells its outcome."""
+def _result_line(check: str, done: subprocess.CompletedProcess[str]) -> str:
+    """The line of a check's output that states its result."""
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     if errors or done.returncode not in (0, 2, 3):
         return (errors or done.stderr.splitlines() or [f"ended with {done.returncode}"])[-1]
     lines = [line for line in done.stdout.splitlines() if line.strip()]
-    if check.name == "gate":
+    if check == "gate":
         return next((line.removeprefix("### Gate: ") for line in lines if line.startswith("### Gate: ")), "")
-    return lines[0] if lines and check.name in ("parity", "certificate") else (lines or [""])[-1]
+    return lines[0] if lines and check in ("parity", "certificate") else (lines or [""])[-1]
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.release", description="Certificate, self-test, parity and gate of one model."
+        prog="python -m scripts.release", description="Run certificate, self-test, parity and gate for one model."
     )
     parser.add_argument("--data", required=True, help="the dataset folder")
     parser.add_argument("--model-dir", required=True, help="the model folder that quantize wrote")

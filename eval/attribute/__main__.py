@@ -23,12 +23,12 @@ from eval.attribute.logits import agreements
 from eval.attribute.notes import notes_of
 from eval.attribute.steps import Step, open_steps
 from eval.attribute.table import Answered, Attribution, measured, to_text
-from eval.exam.arguments import DATA
 from eval.exam.asking import ask_all, conversations, plan
 from eval.exam.conditions import sample
 from eval.exam.data import read_data
 from eval.exam.leak_checks import check_prompts
 from eval.exam.progress import progress
+from eval.settings import DATA
 from models.ollama_address import server_url
 from plumbing.errors import UserError, run
 from plumbing.handover import MANIFEST, check_replaceable, new_folder, sha256, write_manifest

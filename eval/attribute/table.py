@@ -13,7 +13,7 @@ from math import inf
 from typing import Any
 
 from eval.attribute.agreement import Agreement
-from eval.judge.answer_row import Judged, headline
+from eval.judge.answer_row import AnswerRow, headline
 from eval.stats.intervals import Rate
 from eval.stats.paired import Paired, pair
 
@@ -25,7 +25,7 @@ class Answered:
     """One step's answers and which model gave them."""
 
     step: str
-    rows: Sequence[Judged]
+    rows: Sequence[AnswerRow]
     pins: Mapping[str, Any]
 
 

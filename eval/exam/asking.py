@@ -1,14 +1,14 @@
-"""Questions -> judged answers: one queue, a bounded number on the way, each answer recorded as it comes."""
+"""Questions -> judged answers, each recorded as it comes; several requests may be open at once."""
 
 from __future__ import annotations
 
-import queue
 import sys
-import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import TimeoutError as NothingYetError
+from multiprocessing.pool import ThreadPool
 from statistics import median
-from typing import Any
 
 from contract.base import Message
 from contract.contract import Contract
@@ -16,14 +16,14 @@ from contract.example import Example
 from eval.exam.conditions import conversation
 from eval.exam.progress import Told
 from eval.exam.recording import Recording, answer_key
-from eval.judge.answer_row import Judged
+from eval.judge.answer_row import AnswerRow
 from eval.judge.verdict import judge
 from models.answers import Answer, Ask, Backend, Request
 from plumbing.errors import UserError
 
-GIVE_UP_AFTER = 10  # requests in a row without an answer: the server is gone or sick, the rest would only wait
-TELLING = 3  # answers for each of those on the way, before anything is said about the server's turns
-TAKES_TURNS = 0.25  # share of an answer's time in the server's queue; two that take turns wait a half of it each
+GIVE_UP_AFTER = 10  # requests in a row without an answer: the server is gone or broken, the rest would only wait
+FIRST_ROUNDS = 3  # answers for each open request before the server's queue is judged
+TAKES_TURNS = 0.25  # share of an answer's time in the server's queue; two that take turns wait half of it each
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,16 @@ class Question:
 
 
 def plan(
-    asked: Sequence[tuple[Example, tuple[Message, ...]]],
-    condition: str,
-    temperatures: Sequence[float],
-    repeats: int,
+    asked: Sequence[tuple[Example, tuple[Message, ...]]], condition: str, temperatures: Sequence[float], repeats: int,
     seed: int,
-) -> list[Question]:
-    """Every conversation at every temperature, `repeats` times; each repeat draws with a seed of its own."""  # fmt: skip
+) -> list[Question]:  # fmt: skip
+    """Every conversation at every temperature, `repeats` times; each repeat has a seed of its own."""
     return [
-        Question(example, Request(example.id, turns, {"temperature": degree, "seed": seed + n}, condition, n))
-        for degree in temperatures
+        Question(example, Request(example.id, turns, {"temperature": temperature, "seed": seed + n}, condition, n))
+        for temperature in temperatures
         for n in range(repeats)
         for example, turns in asked
-    ]  # fmt: skip
+    ]
 
 
 def conversations(
@@ -65,19 +62,19 @@ def conversations(
 def ask_all(
     contract: Contract, backend: Backend, questions: Sequence[Question], concurrency: int = 1,
     recording: Recording | None = None, told: Told = lambda verdict, kept: None,
-) -> list[Judged]:  # fmt: skip
-    """Every question answered and judged, in order; what the recording holds is not asked again.
+) -> list[AnswerRow]:  # fmt: skip
+    """Ask and judge every question, in order; what the recording holds is not asked again.
 
-    `told` hears each answer's verdict, None for one that never came, and whether it was recorded before.  Raises UserError when GIVE_UP_AFTER
-    requests in a row got no answer.
+    `told` is called with each answer's verdict (None when no answer came) and whether it was recorded before.  Raises
+    UserError when GIVE_UP_AFTER requests in a row got no answer.
     """
     keys = [answer_key(backend.identity, {**backend.options, **q.request.options}, q.request) for q in questions]
-    found: dict[int, Judged] = {}
+    found: dict[int, AnswerRow] = {}
 
     def take(number: int, answer: Answer, kept: bool = False) -> None:
         question = questions[number]
         verdict = None if answer.error_kind else judge(contract, question.example, answer)
-        found[number] = Judged(question.example, answer, verdict, question.temperature, question.request.repeat)
+        found[number] = AnswerRow(question.example, answer, verdict, question.temperature, question.request.repeat)
         told(verdict, kept)
 
     known = recording.answers if recording else {}
@@ -90,7 +87,7 @@ def ask_all(
         came = [(waiting[place], answer) for place, answer in batch]
         kept = [(keys[n], questions[n].example.id, answer) for n, answer in came if not answer.error_kind]
         if recording and kept:
-            recording.append_all(kept)
+            recording.append(kept)
         for number, answer in came:
             take(number, answer)
             watch.add(answer)
@@ -98,19 +95,22 @@ def ask_all(
 
 
 class _Watch:
-    """What the answers, in the order they come, tell of the server: that it is sick, or serves one at a time."""
+    """Reads from the answers, in the order they come, whether the server is broken or serves one request at a time."""
 
     def __init__(self, concurrency: int) -> None:
         self._concurrency = concurrency
         self._came: list[Answer] = []
-        self._lost = 0  # without one that came between
+        self._lost_in_a_row = 0
 
     def add(self, answer: Answer) -> None:
         self._came.append(answer)
-        if len(self._came) == TELLING * self._concurrency and takes_turns(self._came, self._concurrency):
-            print(_one_at_a_time(self._concurrency), file=sys.stderr, flush=True)
-        self._lost = self._lost + 1 if answer.error_kind in ("transport", "server") else 0
-        if self._lost == GIVE_UP_AFTER:
+        if len(self._came) == FIRST_ROUNDS * self._concurrency and takes_turns(self._came, self._concurrency):
+            print(
+                f"the server answers one request at a time, so --concurrency {self._concurrency} gains little; start it "
+                f"with OLLAMA_NUM_PARALLEL={self._concurrency}", file=sys.stderr, flush=True,
+            )  # fmt: skip
+        self._lost_in_a_row = self._lost_in_a_row + 1 if answer.error_kind in ("transport", "server") else 0
+        if self._lost_in_a_row == GIVE_UP_AFTER:
             raise UserError(f"{GIVE_UP_AFTER} requests in a row got no answer ({answer.error}); no report was written")
 
 
@@ -120,66 +120,31 @@ def takes_turns(came: Sequence[Answer], concurrency: int) -> bool:
     return concurrency > 1 and len(shares) > concurrency and median(shares) > TAKES_TURNS
 
 
-def _one_at_a_time(concurrency: int) -> str:
-    return (
-        f"the server answers one request at a time, so --concurrency {concurrency} gains little; "
-        f"start it with OLLAMA_NUM_PARALLEL={concurrency}"
-    )
-
-
 def batches(ask: Ask, requests: Sequence[Request], concurrency: int) -> Iterator[list[tuple[int, Answer]]]:
-    """Place and answer as they come, `concurrency` at a time on the way; what came while the last were written, together.
+    """Place and answer of each request, as they come; those that came while the caller was busy are one batch.
 
-    One at a time needs no thread.
+    The pool's threads are daemons: Ctrl-C does not wait for open requests.  One request at a time needs no thread.
     """
     if concurrency == 1:
         yield from ([(place, ask(request))] for place, request in enumerate(requests))
         return
-    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
-    done: queue.SimpleQueue[tuple[int, Answer | BaseException]] = queue.SimpleQueue()
-    for place in range(len(requests)):
-        waiting.put(place)
-    for _ in range(min(concurrency, len(requests))):  # daemons: Ctrl-C does not wait for the answers on their way
-        threading.Thread(target=_work, args=(ask, requests, waiting, done), daemon=True).start()
-    left = len(requests)
-    try:
-        while left:
-            came = [done.get(), *_taken(done)]
-            left -= len(came)
-            yield [(place, answer) for place, answer in came if isinstance(answer, Answer)]
-            for _, answer in came:
-                if isinstance(answer, BaseException):
-                    raise answer
-    finally:
-        list(_taken(waiting))  # so that nobody asks any more
+    with ThreadPool(concurrency) as pool:
+        answers = pool.imap_unordered(lambda place: (place, ask(requests[place])), range(len(requests)))
+        for first in answers:
+            came = [first]
+            try:
+                with suppress(NothingYetError, StopIteration):
+                    while True:
+                        came.append(answers.next(timeout=0))
+            finally:  # an error in one request does not lose the answers that came before it
+                yield came
 
 
-def _taken(waiting: queue.SimpleQueue[Any]) -> Iterator[Any]:
-    """What is in the queue now, taken out of it."""
-    while True:
-        try:
-            yield waiting.get_nowait()
-        except queue.Empty:
-            return
-
-
-def _work(ask: Ask, requests: Sequence[Request], waiting: Any, done: Any) -> None:
-    while True:
-        try:
-            place = waiting.get_nowait()
-        except queue.Empty:
-            return
-        try:
-            done.put((place, ask(requests[place])))
-        except BaseException as error:  # told to whoever waits for the answer
-            done.put((place, error))
-
-
-def check_errors(rows: Sequence[Judged], most: float, kept: str) -> None:
-    """Raises UserError when a larger share than `most` got no answer: the rest would be no sample of the model."""
+def check_errors(rows: Sequence[AnswerRow], most: float, kept: str) -> None:
+    """Raises UserError when more than the share `most` got no answer: the rest is not a fair sample of the model."""
     lost = [row.answer for row in rows if row.answer.error_kind]
     if rows and len(lost) / len(rows) > most:
         raise UserError(
             f"{len(lost)} of {len(rows)} requests got no answer (first: {lost[0].error}), more than --max-errors "
-            f"{most:g}; mend that and run again{kept}; no report was written"
+            f"{most:g}; fix that and run again{kept}; no report was written"
         )

@@ -1,6 +1,6 @@
-"""Contract + examples -> answers of pretend models that know the form and nothing else.
+"""Contract + examples -> the answers of baselines, which know the form and nothing else.
 
-Judged like any model's, they show what a figure is worth: what a real model does not beat, it was not measured by.
+They are judged like any model.  A figure in which a real model does not beat them says nothing about that model.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contract.contract import Contract, Record
 from contract.example import Example
 from contract.kinds import Choice, Fixed, Items, Kind, Pairs, Prose
 
-# Says nothing about anything, in as many words as a section asks for.
+# Words without a meaning for any request, as many as a section needs.
 NOTHING = (
     "here some words stand in their place so that there is text to be seen while none of them tells you what you came "
     "to find out"
@@ -21,11 +21,11 @@ NOTHING = (
 
 
 def baselines(contract: Contract, examples: Sequence[Example]) -> Mapping[str, list[str]]:
-    """The pretend models by name, each with its answer to every example, in order.
+    """The baselines by name, each with its answer to every example, in order.
 
-    empty sections: every heading with the least text that keeps the form.  copy of the request: its words in every
-    section, once.  majority class (where there is a choice): empty sections and the option that most of these examples
-    have, so the best that a constant answer can do.  another concept: the next other concept's own answer.
+    empty sections: every heading with the least text that keeps the form.  copy of the request: its words, once in every
+    section.  majority class (where there is a choice): empty sections and the option that most of these examples have,
+    the best that a constant answer can reach.  another concept: the expected answer of the next other concept.
     """
     found = {
         "empty sections": [_write(contract, _empty(contract))] * len(examples),
@@ -43,7 +43,7 @@ def _empty(contract: Contract) -> Record:
 
 
 def _least(kind: Kind, start: int) -> Any:
-    """The value with the fewest words that `kind` takes, from word `start` of NOTHING; of a choice its first option."""
+    """The value with the fewest words that `kind` allows, from word `start` of NOTHING; for a choice its first option."""
     match kind:
         case Prose(min_words=words):
             return _nothing(words, start)
@@ -58,9 +58,9 @@ def _least(kind: Kind, start: int) -> Any:
 
 
 def _nothing(words: int, start: int) -> str:
-    """A sentence of so many words; another `start` gives another one, so that no two lines of a list are alike."""
-    told = NOTHING.split()
-    text = " ".join(told[(start + n) % len(told)] for n in range(words))
+    """A sentence of so many words; another `start` gives another sentence, so that no two lines of a list are equal."""
+    source = NOTHING.split()
+    text = " ".join(source[(start + n) % len(source)] for n in range(words))
     return text[0].upper() + text[1:] + "."
 
 
@@ -94,7 +94,7 @@ def _write(contract: Contract, record: Record) -> str:
 
 
 def _others(examples: Sequence[Example]) -> list[int]:
-    """For each example the place of the next one, round the end, that is about another concept."""
+    """For each example the index of the next one about another concept; after the last comes the first."""
     n = len(examples)
     following = [0] * n
     for place in reversed(range(2 * n)):

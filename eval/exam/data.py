@@ -1,4 +1,4 @@
-"""A finished dataset's folder -> its contract and its rows, proved to be a fair measure."""
+"""A finished dataset's folder -> its contract and its rows, checked to be a fair measure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from plumbing.handover import check_outputs, read_manifest
 
 
 def read_data(folder: Path, split: str) -> tuple[Contract, dict[str, list[Example]]]:
-    """The task's contract and the dataset's checked rows.  Raises UserError when they are no fair measure."""
+    """The task's contract and the dataset's checked rows.  Raises UserError when they are not a fair measure."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such dataset; `python -m data_gen terminology --out {folder}` makes one")
     if not (folder / f"{split}.jsonl").is_file():

@@ -1,7 +1,7 @@
-"""Dataset + conversations -> nothing, or a UserError that names the rows: what would make any figure worthless.
+"""Dataset + conversations -> nothing, or a UserError naming the rows that make a figure worthless.
 
-The expected answer must not be told in the prompt, the prompt must not be the answer, the rows must be those that the
-dataset's manifest counts, and no concept of the test split may have been trained on.
+The prompt must not contain the expected answer, nor the answer the prompt.  The rows must be those that the dataset's
+manifest counts.  No concept of the test split may be in another split.
 """
 
 from __future__ import annotations
@@ -22,33 +22,26 @@ from plumbing.handover import Manifest
 from plumbing.jsonl import first_faults
 
 LONG = 16  # words in a row that two texts share by copying; with 8 shots the shipped dataset's frames share up to 10
-WHOLE = 6  # words: a whole section this long or longer must not be told; a shorter one may be the concept's own name
+WHOLE = 6  # words: a whole section this long or longer must not be in the prompt; a shorter one may be the concept's own name
 
 
 def check_dataset(folder: Path, manifest: Manifest, splits: Mapping[str, Sequence[Example]]) -> None:
-    """What holds of the dataset, whatever is asked.  Raises UserError."""
-    faults = [*count_faults(manifest, splits), *concept_faults(read_concepts(folder / "concepts.json"), splits)]
+    """Check the dataset itself.  Raises UserError."""
+    counts = {split: (len(rows), manifest["counts"].get(split, "none")) for split, rows in splits.items()}
+    faults = [f"{split}.jsonl has {n} rows, its manifest counts {m}" for split, (n, m) in counts.items() if n != m]
+    faults += concept_faults(read_concepts(folder / "concepts.json"), splits)
     if faults:
-        raise faults_error(f"{folder}: no fair measure", first_faults(faults))
+        raise faults_error(f"{folder}: not a fair measure", first_faults(faults))
 
 
 def check_prompts(contract: Contract, asked: Iterable[tuple[Example, Sequence[Message]]]) -> None:
-    """What holds of each conversation and its expected answer.  Raises UserError naming the rows."""
+    """Check each conversation against its expected answer.  Raises UserError naming the rows."""
     spec = words(contract.system_prompt())
     faults = [
         f"'{example.id}': {fault}" for example, turns in asked for fault in _faults(contract, spec, example, turns)
     ]
     if faults:
-        raise faults_error("no fair measure", first_faults(faults))
-
-
-def count_faults(manifest: Manifest, splits: Mapping[str, Sequence[Example]]) -> list[str]:
-    counts = manifest["counts"]
-    return [
-        f"{split}.jsonl has {len(rows)} rows, its manifest counts {counts.get(split, 'none')}"
-        for split, rows in splits.items()
-        if counts.get(split) != len(rows)
-    ]
+        raise faults_error("not a fair measure", first_faults(faults))
 
 
 def read_concepts(path: Path) -> dict[str, list[dict[str, Any]]]:
@@ -67,7 +60,7 @@ def read_concepts(path: Path) -> dict[str, list[dict[str, Any]]]:
 def concept_faults(
     concepts: Mapping[str, Sequence[Mapping[str, Any]]], splits: Mapping[str, Sequence[Example]]
 ) -> list[str]:
-    """Concepts that stand in two splits, by any of their names or as a row's own, and rows of a foreign concept."""
+    """Concepts in two splits, by any of their names or as a row's own, and rows whose concept their split does not list."""
     names = {split: {str(name).casefold(): "" for g in groups for name in (g["group"], *g["names"])}
              for split, groups in concepts.items()}  # fmt: skip
     faults = []
@@ -83,23 +76,21 @@ def concept_faults(
     for one, other in combinations(names, 2):
         for name in sorted(names[one].keys() & names[other].keys()):
             rows = [f"'{names[split][name]}'" for split in (one, other) if names[split][name]]
-            faults.append(
-                f"the concept '{name}' stands in {one} and in {other}" + (f": {', '.join(rows)}" if rows else "")
-            )
+            faults.append(f"the concept '{name}' is in {one} and in {other}" + (f": {', '.join(rows)}" if rows else ""))
     return faults
 
 
 def _faults(contract: Contract, spec: list[str], example: Example, turns: Sequence[Message]) -> list[str]:
-    """How prompt and expected answer hold one another.  Fixed texts, options and the form itself are told on purpose."""
-    told = [*spec, *words("\n".join(turn["content"] for turn in turns))]  # the model's own SYSTEM is the spec
-    within, faults = _finder(told), []
+    """Where prompt and expected answer repeat each other.  Fixed texts, options and the form are in both on purpose."""
+    prompt = [*spec, *words("\n".join(turn["content"] for turn in turns))]  # the model's own SYSTEM is the spec
+    within, faults = _finder(prompt), []
     for section in contract.sections:
         if isinstance(section.kind, Fixed | Choice):
             continue
         for text in _texts(example.record[section.name]):
             part = within(words(text))
             if part:
-                faults.append(f"the prompt tells the expected {section.name}: '{' '.join(part)}'")
+                faults.append(f"the prompt contains the expected {section.name}: '{' '.join(part)}'")
     request, answer = words(example.request), words(example.response)
     if len(request) >= 3 and request != words(example.concept) and _holds(answer, request):
         faults.append(f"the expected answer repeats the request: '{example.request}'")
@@ -108,12 +99,12 @@ def _faults(contract: Contract, spec: list[str], example: Example, turns: Sequen
     return faults
 
 
-def _finder(told: list[str]) -> Callable[[list[str]], list[str]]:
-    """Text -> its first LONG words in a row that stand in `told`, or all of it when it is WHOLE or longer; else []."""
-    runs = {tuple(told[i : i + LONG]) for i in range(len(told) - LONG + 1)}
+def _finder(prompt: list[str]) -> Callable[[list[str]], list[str]]:
+    """Text -> its first LONG words in a row that `prompt` holds, or the whole text if it has WHOLE words or more; else []."""
+    runs = {tuple(prompt[i : i + LONG]) for i in range(len(prompt) - LONG + 1)}
 
     def find(text: list[str]) -> list[str]:
-        if WHOLE <= len(text) < LONG and _holds(told, text):
+        if WHOLE <= len(text) < LONG and _holds(prompt, text):
             return text
         starts = range(len(text) - LONG + 1)
         return next((text[i : i + LONG] for i in starts if tuple(text[i : i + LONG]) in runs), [])
@@ -122,7 +113,7 @@ def _finder(told: list[str]) -> Callable[[list[str]], list[str]]:
 
 
 def words(text: str) -> list[str]:
-    """Its words in small letters: neither marks nor spacing hide a copy."""
+    """Its words in lower case, so that neither punctuation nor spacing hides a copy."""
     return re.findall(r"\w+", text.casefold())
 
 

@@ -1,11 +1,11 @@
-"""The answers of a run, one JSON line each, appended and synced as they come: a killed run goes on where it stood.
+"""The answers of a run, a JSON line each, synced as they come, so that a killed run resumes.
 
 with open_recording(Path("report.answers.jsonl")) as recording:
-    recording.answers.get(key)              # what an earlier run was answered
-    recording.append(key, "row-1", answer)  # on the disk when it returns; errors are not kept
+    recording.answers.get(key)              # an answer of an earlier run
+    recording.append([(key, "row-1", answer)])  # on the disk when it returns; errors are not kept
 
-An answer is found again by a sha256 over all that it depends on (`answer_key`), so one of other weights, another
-template, other options or another request is never taken for it.
+An answer is found by a sha256 over all that it depends on (`answer_key`), so an answer of other weights, another
+template, other options or another request is never used instead.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def answer_key(identity: str, options: Mapping[str, Any], request: Request) -> s
 
 @dataclass
 class Recording:
-    """Answers by key, and the file that they stand in."""
+    """Answers by key, and the file that holds them."""
 
     lines: LineFile
     answers: dict[str, Answer]
@@ -47,19 +47,15 @@ class Recording:
     def notes(self) -> list[str]:
         return self.lines.notes
 
-    def append(self, key: str, name: str, answer: Answer) -> None:
-        """Write an answer that came and wait until the disk has it."""
-        self.append_all([(key, name, answer)])
-
-    def append_all(self, rows: Sequence[tuple[str, str, Answer]]) -> None:
+    def append(self, rows: Sequence[tuple[str, str, Answer]]) -> None:
         """Write answers, each with its key and its row's id, and wait once until the disk has them."""
-        assert not any(answer.error_kind for _, _, answer in rows), "an error is asked again, never kept"
-        self.lines.append({"key": key, "id": name} | _told(answer) for key, name, answer in rows)
+        assert not any(answer.error_kind for _, _, answer in rows), "errors are asked again, never kept"
+        self.lines.append({"key": key, "id": name} | _values(answer) for key, name, answer in rows)
         self.answers.update({key: answer for key, _, answer in rows})
         self.added.extend(key for key, _, _ in rows)
 
     def withdraw(self) -> None:
-        """Declare void what this run wrote: whose answers they are is not certain."""
+        """Declare this run's answers void: they may be another model's."""
         if self.added:
             self.lines.append([{"void": self.added}])
             for key in self.added:
@@ -69,20 +65,20 @@ class Recording:
 
 @contextmanager
 def open_recording(path: Path) -> Iterator[Recording]:
-    """The recording at `path`, made if it is not there.  Raises UserError when another run writes it, or others did."""
+    """The recording at `path`, created if missing.  Raises UserError when another run has it open or it is another file."""
     answers: dict[str, Answer] = {}
     with open_lines(path, b'{"key": "', lambda line: _keep(answers, line), "answer of a run") as lines:
         yield Recording(lines, answers)
 
 
-def _told(answer: Answer) -> dict[str, Any]:
+def _values(answer: Answer) -> dict[str, Any]:
     values = asdict(answer)
     del values["error_kind"], values["error"]
     return values
 
 
 def _keep(answers: dict[str, Answer], line: bytes) -> bool:
-    """Take the line's answer in, or out again; whether it is a line of ours.  Of two answers the later counts."""
+    """Add the line's answer, or remove void ones; returns whether it is a valid line.  Of two answers the later counts."""
     try:
         row: dict[str, Any] = json.loads(line)
         if "void" in row:

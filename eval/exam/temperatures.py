@@ -1,19 +1,16 @@
-"""Judged answers at several temperatures, asked several times -> a row for each temperature."""
+"""Judged answers at several temperatures, each asked several times -> the rates at each temperature."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from eval.judge.answer_row import AnswerRow
 from eval.stats.intervals import PassK, Rate, clustered_rate, pass_k
-
-if TYPE_CHECKING:
-    from eval.judge.answer_row import Judged
 
 
 @dataclass(frozen=True)
-class Rung:
+class TemperatureRates:
     """All answers at one temperature, every repeat of every request; attempted = judged + failed."""
 
     temperature: float
@@ -22,7 +19,7 @@ class Rung:
     judged: int
     failed: int
     adherence: Rate  # over all repeats; its interval is clustered by concept
-    pass_k: tuple[PassK, ...]  # k = 1 to `repeats`; none when each request was asked once
+    pass_k: tuple[PassK, ...]  # k = 1 to `repeats`; empty when each request was asked once
 
     def __str__(self) -> str:
         last = self.pass_k[-1] if self.pass_k else None
@@ -31,19 +28,20 @@ class Rung:
         return f"{self.adherence}{all_k}{lost}"
 
 
-def ladder(rows: Sequence[Judged], repeats: int, seed: int = 0) -> tuple[Rung, ...]:
-    """A rung a temperature, in the order they were asked."""
+def rates_by_temperature(rows: Sequence[AnswerRow], repeats: int) -> tuple[TemperatureRates, ...]:
+    """The rates at each temperature, in the order they were asked."""
     return tuple(
-        _rung(degree, [row for row in rows if row.temperature == degree], repeats, seed)
-        for degree in dict.fromkeys(row.temperature for row in rows)
+        _rates([row for row in rows if row.temperature == temperature], repeats)
+        for temperature in dict.fromkeys(row.temperature for row in rows)
     )
 
 
-def _rung(temperature: float, rows: Sequence[Judged], repeats: int, seed: int) -> Rung:
-    judged = [row for row in rows if row.verdict]
-    hits = [row.verdict.strict for row in judged if row.verdict]
-    concepts = [row.example.concept for row in judged]
-    ids = [row.example.id for row in judged]
-    passes = tuple(pass_k(hits, ids, k, concepts, seed) for k in range(1, repeats + 1)) if repeats > 1 else ()
-    rate = clustered_rate(hits, concepts, seed)
-    return Rung(temperature, repeats, len(rows), len(judged), len(rows) - len(judged), rate, passes)
+def _rates(rows: Sequence[AnswerRow], repeats: int) -> TemperatureRates:
+    judged = [(row.verdict.strict, row.example) for row in rows if row.verdict]
+    hits, concepts = [hit for hit, _ in judged], [example.concept for _, example in judged]
+    ids = [example.id for _, example in judged]
+    passes = tuple(pass_k(hits, ids, k, concepts) for k in range(1, repeats + 1)) if repeats > 1 else ()
+    lost = len(rows) - len(judged)
+    return TemperatureRates(
+        rows[0].temperature, repeats, len(rows), len(judged), lost, clustered_rate(hits, concepts), passes
+    )

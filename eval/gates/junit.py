@@ -1,4 +1,4 @@
-"""A gate's Outcome -> JUnit XML, one test case a bound, for the test pages of CI servers."""
+"""A gate's Outcome -> JUnit XML, one test case for each bound, for the test pages of CI servers."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from xml.etree import ElementTree as Xml
 
 from eval.gates.gate import BELOW, INCONCLUSIVE, Outcome
 
-# What XML 1.0 cannot hold, however escaped (section 2.2): a report's path or an id may come with it.
+# Characters that XML 1.0 cannot hold, even escaped (section 2.2); a report's path or an id may contain them.
 FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-# A missed bound is a failure.  An open one is an error, which no viewer counts among the passed: `skipped` would be
-# green while the process ends with 3.
+# A missed bound is a failure.  An inconclusive one is an error, because viewers show `skipped` as green although the
+# process ends with 3.
 TAGS = {BELOW: "failure", INCONCLUSIVE: "error"}
 
 
 def to_junit(outcome: Outcome, suite: str = "gate") -> str:
-    """The XML document.  It holds no time and no host: the same outcome gives the same text."""
+    """The XML document.  It has no time and no host, so the same outcome gives the same text."""
     verdicts = [ruling.verdict for ruling in outcome.rulings]
     counts = {
         "tests": len(verdicts), "failures": verdicts.count(BELOW), "errors": verdicts.count(INCONCLUSIVE), "skipped": 0
@@ -25,7 +25,7 @@ def to_junit(outcome: Outcome, suite: str = "gate") -> str:
     cases = Xml.SubElement(root, "testsuite", attributes)
     for ruling in outcome.rulings:
         case = Xml.SubElement(cases, "testcase", {"classname": _clean(suite), "name": _clean(ruling.title)})
-        text = _clean(f"wanted {ruling.wanted}, found {ruling.found}")
+        text = _clean(f"expected {ruling.expected}, found {ruling.found}")
         if ruling.verdict in TAGS:
             why = {"message": _clean(ruling.cause), "type": ruling.verdict}
             Xml.SubElement(case, TAGS[ruling.verdict], why).text = text

@@ -1,7 +1,7 @@
-"""Answer + example -> Content: what an answer says, beside the form it says it in.
+"""Answer + example -> Content: what an answer says, judged separately from its form.
 
-Crude on purpose and exact about it: words and numbers are looked up in the example, nothing is understood.  "Not
-contagious" covers the keyword `contagious`, and a true number that the example does not state counts as unsupported.
+It is simple on purpose: words and numbers are looked up in the example, nothing is understood.  "Not contagious" covers
+the keyword `contagious`, and a true number that the example does not state counts as unsupported.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from eval.stats.intervals import Rate, wilson
 from plumbing.wording import has_keyword, numbers, unsupported_numbers
 
 BANDS = {8.0: "grade 8 or below", 12.0: "grades 9 to 12", 16.0: "college", float("inf"): "beyond college"}
-GRADED = 20_000  # characters: a flood without a space would keep the syllable counter busy for seconds
-LONG_WORD = 6  # letters; shorter words of a record are seldom its subject
+GRADED = 20_000  # characters: the syllable counter would need seconds for a very long text without spaces
+LONG_WORD = 6  # letters; shorter words of a record are rarely its subject
 _LIST_MARK = re.compile(r"^[ \t]*\d{1,2}[.)]\s", re.MULTILINE)
 
 
@@ -28,15 +28,15 @@ _LIST_MARK = re.compile(r"^[ \t]*\d{1,2}[.)]\s", re.MULTILINE)
 class Content:
     """`score` is for ranking: covered x supported, halved for a concept not named and for a wrong choice.
 
-    So an answer that tells none of the key words, such as empty sections or the request said again, has 0.
+    So an answer without any of the key words, such as empty sections or a copy of the request, scores 0.
     """
 
-    named: bool | None  # the requested concept stands in the first prose section; None when the contract has none
-    covered: float | None  # share of the key words told; None when neither example nor record has any
-    unsupported: tuple[str, ...]  # numbers, as written, that stand neither in the record nor in the request
-    right: bool | None  # every choice section has the record's option; None when the contract has none
-    words: int  # headings and fixed texts not counted
-    grade: float | None  # Flesch-Kincaid grade; None when there is no word
+    named: bool | None  # the first prose section names the requested concept; None when the contract has no prose
+    covered: float | None  # share of the key words found; None when neither example nor record has any
+    unsupported: tuple[str, ...]  # numbers, as written, that are neither in the record nor in the request
+    right: bool | None  # every choice section has the record's option; None when the contract has no choice
+    words: int  # without headings and fixed texts
+    grade: float | None  # Flesch-Kincaid grade; None when there is not a word
     score: float
 
 
@@ -55,15 +55,15 @@ class ChoiceScore:
     accuracy: Rate
     macro_f1: float | None  # mean over the options that were expected or given; None when nothing was judged
     f1: dict[str, float]  # by option
-    unread: int  # answers without one of the options: wrong, and an option of their own nowhere
+    unread: int  # answers without one of the options; they count as wrong
 
 
 def judge_content(contract: Contract, example: Example, text: str, record: Record, named: bool | None) -> Content:
     """`text` is the answer, `record` what was read of it, `named` the verdict's."""
     prose = prose_of(contract, text)
-    told = _told(contract, example.record)
-    covered = share_told(prose, key_words(example, told))
-    unsupported = unsupported_numbers(prose, [*told, example.request])
+    texts = _own_texts(contract, example.record)
+    covered = share_found(prose, key_words(example, texts))
+    unsupported = unsupported_numbers(prose, [*texts, example.request])
     choices = [s.name for s in contract.sections if isinstance(s.kind, Choice)]
     right = all(record.get(name) == example.record[name] for name in choices) if choices else None
     score = 1.0 if covered is None else covered
@@ -73,7 +73,7 @@ def judge_content(contract: Contract, example: Example, text: str, record: Recor
 
 
 def prose_of(contract: Contract, text: str) -> str:
-    """The answer without the contract's headings, fixed texts and the marks of lists."""
+    """The answer without the contract's headings, fixed texts and list marks."""
     for section in contract.sections:
         if isinstance(section.kind, Fixed):
             text = text.replace(section.kind.text, " ")
@@ -81,31 +81,31 @@ def prose_of(contract: Contract, text: str) -> str:
     return _LIST_MARK.sub(" ", text).strip()
 
 
-def _told(contract: Contract, record: Record) -> list[str]:
-    """The texts of a record that are the answer's own: neither fixed nor chosen."""
+def _own_texts(contract: Contract, record: Record) -> list[str]:
+    """The texts of a record that are neither fixed nor one of a choice's options."""
     values = [record[s.name] for s in contract.sections if not isinstance(s.kind, Fixed | Choice)]
     items = [item for value in values for item in (value if isinstance(value, list) else [value])]
     return [text for item in items for text in (item.values() if isinstance(item, dict) else [item])]
 
 
-def key_words(example: Example, told: Sequence[str]) -> list[str]:
-    """The example's keywords that the request does not give away; without any, the long words of the record's texts."""
+def key_words(example: Example, texts: Sequence[str]) -> list[str]:
+    """The example's keywords that are not in the request; if there are none, the long words of the record's `texts`."""
     own = [word for word in example.keywords if not has_keyword(example.request, word)]
-    long = dict.fromkeys(word.lower() for text in told for word in re.findall(rf"[^\W\d_]{{{LONG_WORD},}}", text))
+    long = dict.fromkeys(word.lower() for text in texts for word in re.findall(rf"[^\W\d_]{{{LONG_WORD},}}", text))
     return own or [word for word in long if not has_keyword(example.request, word)]
 
 
-def share_told(prose: str, words: Sequence[str]) -> float | None:
+def share_found(prose: str, words: Sequence[str]) -> float | None:
     """The share of `words` that `prose` holds, each at the start of a word: `clot` is found in "clotting".
 
-    >>> share_told("Clotting factors rise.", ["clot", "fever"])
+    >>> share_found("Clotting factors rise.", ["clot", "fever"])
     0.5
     """
     return sum(has_keyword(prose, word) for word in words) / len(words) if words else None
 
 
 def grade(prose: str) -> float | None:
-    """The years of US schooling that the text asks for (Kincaid et al., 1975), by textstat; needs no network."""
+    """The years of US schooling that the text requires (Kincaid et al., 1975), by textstat; needs no network."""
     import textstat
 
     return round(textstat.flesch_kincaid_grade(prose[:GRADED]), 1) if re.search(r"\w", prose[:GRADED]) else None
@@ -121,7 +121,7 @@ def band(years: float) -> str:
 
 
 def summarise_content(contents: Sequence[Content]) -> ContentSummary:
-    """The figures of a run, over the answers that were judged."""
+    """The means and counts over the judged answers of a run."""
     covered = [content.covered for content in contents if content.covered is not None]
     grades = [content.grade for content in contents if content.grade is not None]
     bands = Counter(band(years) for years in grades)
@@ -147,9 +147,9 @@ def choice_score(expected: Sequence[str], given: Sequence[str | None], options: 
     f1 = {}
     for option in options:
         hits = sum(want == got == option for want, got in pairs)
-        stood = sum(want == option for want, _ in pairs) + sum(got == option for _, got in pairs)
-        if stood:
-            f1[option] = 2 * hits / stood
+        named = sum(want == option for want, _ in pairs) + sum(got == option for _, got in pairs)
+        if named:
+            f1[option] = 2 * hits / named
     accuracy = wilson(sum(want == got for want, got in pairs), len(pairs))
     unread = sum(got not in options for got in given)
     return ChoiceScore(accuracy, fmean(f1.values()) if f1 else None, f1, unread)

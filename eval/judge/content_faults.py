@@ -1,10 +1,10 @@
-"""Answer's text + its reading -> the faults that a contract's form cannot see: text that keeps the form and says nothing.
+"""Answer text + its reading -> faults that the form does not show: a refusal, a loop, a placeholder.
 
 PLACEHOLDER     a section that holds "...", "TODO", "[insert definition]", "<definition>", the prompt's own words for it
 TEMPLATE_LEAK   marks of a prompt's syntax ([INST], </s>, <|im_end|>), or a line that begins with a role ("User:")
 REFUSAL         "I'm sorry, but I cannot ..." where the answer should be
-REPETITION      a phrase that follows itself again and again, or one sentence three times
-TRUNCATED       prose that ends without a sentence's end, a fixed text or a heading that breaks off at the end
+REPETITION      a phrase repeated many times in a row, or one sentence three times
+TRUNCATED       prose without the end of a sentence, a fixed text or a heading that breaks off at the end
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from dataclasses import dataclass
 from contract.contract import Contract, Reading, Record, Violation
 from contract.form import Section
 from contract.kinds import Fixed, Prose
-from contract.reading import LONGEST
 from eval.judge.loops import Span, phrase_loop, sentence_loop
+from eval.judge.readings import LONGEST
 
 Found = Iterable[tuple[str, int, int]]  # (section, start, end)
 
-SENTENCES_FROM = 5  # a prose section of at least so many words is written in sentences; a shorter one may be a term
+SENTENCES_FROM = 5  # words: a prose section of at least so many is written in sentences; a shorter one may be a term
 
 
 @dataclass(slots=True)
 class _Read:
-    """What the rules look at."""
+    """What the rules read."""
 
     contract: Contract
     reading: Reading
     text: str
-    expected: Record  # the example's own: a section that it ends without a sentence's end needs none
-    bodies: list[tuple[Section, int, int, str]]  # of each section that stands there: start, end and text
+    expected: Record  # the example's own: where it does not end a section like a sentence, the answer need not either
+    bodies: list[tuple[Section, int, int, str]]  # of each section that was found: start, end and text
 
 
 def signs(contract: Contract, reading: Reading, text: str, expected: Record) -> list[Violation]:
-    """Every sign in the first LONGEST characters, at most one of a class in a section."""
+    """Every such fault in the first LONGEST characters, at most one of each class in a section."""
     spans = reading.spans
     if len(text) > LONGEST:
         text, spans = text[:LONGEST], {name: span for name, span in spans.items() if span[1] <= LONGEST}
@@ -62,25 +62,21 @@ def holds_marks(text: str) -> bool:
 
 
 def _leaks(read: _Read) -> Found:
-    """Roles are looked for in broken texts alone: in a clean one every line begins with a heading or a list's mark."""
-    leak, text = None, read.text
-    if "<" in text or "[" in text or "{{" in text or "▁" in text:
-        leak = _LEAK.search(text)
+    """Roles are searched only in broken texts: in a clean one every line begins with a heading or a list mark."""
+    leak = _LEAK.search(read.text)
     if leak is None and not read.reading.adheres:
         words = {word for s in read.contract.sections for word in (s.title, *getattr(s.kind, "labels", ()))}
-        leak = next((m for m in _ROLE.finditer(text) if m[1] not in words), None)
+        leak = next((m for m in _ROLE.finditer(read.text) if m[1] not in words), None)
     return [(_section_at(read, leak.start()), *leak.span())] if leak else ()
 
 
-LONG_STOP_GAP = 80  # characters: words that stand for a text are fewer
-
-# A value that is nothing but a stop-gap.
+# A value that is nothing but a placeholder.
 _EMPTY_WORDS = re.compile(
     r"[\W_]++|(?i:todo|tbd|tba|n/?a|n\.a\.|not applicable|place ?holder(?: text)?|(?:text|content|answer) here|x{3,}"
-    r"|(?:to be|will be) (?:added|completed|determined|defined|filled in|written)(?: later)?|coming soon|lorem ipsum.*"
-    r"|insert .{1,60} here|same as above|see above)[.!:]*|[\[<{][^\]>}]*[\]>}]\.?"
+    r"|(?:to be|will be) (?:added|completed|determined|defined|filled in|written)(?: later)?|coming soon"
+    r"|lorem ipsum.{0,69}|insert .{1,60} here|same as above|see above)[.!:]*|[\[<{][^\]>}]*[\]>}]\.?"
 )
-# A stop-gap within a text.
+# A placeholder within a text.
 _SLOT = re.compile(
     r"(?i:[\[<{](?:insert|add|enter|fill|write|describe|provide|put|your|term|concept|name|topic|condition|text)"
     r"\b[^\]>}\n]{0,80}[\]>}])|\{[a-z][a-z_]{0,40}\}|\b(?:TODO|TBD)\b|_{3,}|[\[<{](?:\.\.\.|…)[\]>}]"
@@ -88,22 +84,18 @@ _SLOT = re.compile(
 
 
 def _placeholders(read: _Read) -> Found:
-    text, clean = read.text, read.reading.adheres
-    slots = "[" in text or "<" in text or "{" in text or "TODO" in text or "TBD" in text or "___" in text
     for section, start, _, body in read.bodies:
-        if not slots and len(body) > LONG_STOP_GAP and body[0].isalnum() and isinstance(section.kind, Prose):
-            continue
-        if clean and isinstance(section.kind, Fixed):
+        if read.reading.adheres and isinstance(section.kind, Fixed):
             continue
         for first, last in _lines(section, body):
-            slot = _stop_gap(section, body[first:last], slots)
+            slot = _placeholder(section, body[first:last])
             if slot:
                 yield section.name, start + first + slot[0], start + first + slot[1]
                 break
 
 
 def _lines(section: Section, body: str) -> Iterator[Span]:
-    """Where a section's value stands: behind its mark in each line of a list."""
+    """Start and end of each value of a section: the whole body, or each line of a list without its mark."""
     if not section.kind.block:
         yield 0, len(body)
         return
@@ -114,17 +106,15 @@ def _lines(section: Section, body: str) -> Iterator[Span]:
         start += len(line) + 1
 
 
-def _stop_gap(section: Section, value: str, slots: bool) -> Span | None:
-    if _is_stop_gap(section, value):
+def _placeholder(section: Section, value: str) -> Span | None:
+    if _is_placeholder(section, value):
         return 0, len(value)
-    slot = (_SLOT.search(value) or re.search(_own_slot(section), value)) if slots else None
+    slot = _SLOT.search(value) or re.search(_own_slot(section), value)
     return slot.span() if slot else None
 
 
-def _is_stop_gap(section: Section, value: str) -> bool:
-    if value.rstrip(".") == section.kind.describe().rstrip("."):
-        return True
-    return (len(value) <= LONG_STOP_GAP or not value[0].isalnum()) and bool(_EMPTY_WORDS.fullmatch(value))
+def _is_placeholder(section: Section, value: str) -> bool:
+    return value.rstrip(".") == section.kind.describe().rstrip(".") or bool(_EMPTY_WORDS.fullmatch(value))
 
 
 def _own_slot(section: Section) -> str:
@@ -147,14 +137,17 @@ _REFUSAL = re.compile(
     rf"|\b(?i:as {_AI}),? I\b|\bI(?:['’]m| am) (?:just |only )?{_AI}\b|\b(?:not appropriate|unethical) for me to\b",
     re.MULTILINE,
 )
-# Stands in each of them but the last, and is found at once.
-_FIRST_PERSON = re.compile(r"I(?: (?:can(?:not|t| not|['’]t)|am |wo|will n|must|have t|do n|don|apol|reg)|['’])")
+# A refusal speaks in the first person, in one of these ways; most answers do not, so this saves half of a verdict's time.
+_FIRST_PERSON = re.compile(
+    r"I(?: (?:can(?:not|t| not|['’]t)|am |wo|will n|must|have t|do n|don|apol|reg)|['’])|for me to"
+)
 
 
 def _refusals(read: _Read) -> Found:
-    if not _FIRST_PERSON.search(read.text) and "for me to" not in read.text:
+    if not _FIRST_PERSON.search(read.text):
         return
-    for start, text in [(0, read.text), *((start, body) for _, start, _, body in read.bodies)]:  # each begins a line
+    bodies = [(start, body) for _, start, _, body in read.bodies]  # a body too begins a line
+    for start, text in [(0, read.text), *bodies]:
         refusal = _REFUSAL.search(text) if text is read.text else _REFUSAL.match(text)
         if refusal:
             place = start + refusal.start()
@@ -168,7 +161,7 @@ def _repetitions(read: _Read) -> Found:
 
 
 def _sentences(read: _Read) -> list[str]:
-    """Sentences and items; between two sections the name of the first, so that no two are neighbours over it."""
+    """Sentences and items; a section's name between two sections keeps their sentences from being neighbours."""
     if not read.reading.adheres:
         return [piece.strip(" .") for piece in read.text.replace("\n", ". ").replace(": ", ". ").split(". ")]
     pieces: list[str] = []
@@ -186,7 +179,7 @@ _STRAY = {"POSTAMBLE", "WRONG_VALUE", "EXTRA_SECTION", "CODE_FENCE"}
 def _unfinished(read: _Read) -> Found:
     strays = {v.start for v in read.reading.violations if v.cls in _STRAY and v.found.strip()}
     for section, start, end, body in read.bodies:
-        # where more text follows, nothing was cut off
+        # where more text follows, the section was not cut off
         if body and end not in strays and _breaks_off(section, body, read.expected):
             yield section.name, start + body.rfind(" ") + 1, end
     if not read.reading.adheres:
@@ -199,13 +192,11 @@ def _breaks_off(section: Section, body: str, expected: Record) -> bool:
         return body != kind.text and kind.text.startswith(body)
     if not isinstance(kind, Prose) or kind.min_words < SENTENCES_FROM or _ends(body):
         return False
-    return _ends(str(expected.get(section.name, "."))) and not _is_stop_gap(section, body)
+    return _ends(str(expected.get(section.name, "."))) and not _is_placeholder(section, body)
 
 
 def _ends(body: str) -> bool:
-    """Whether a sentence ends there; an ellipsis is no end, and a leaked mark or a slot behind it is a fault of its own."""
-    if body.endswith(".") and not body.endswith("..."):
-        return True
+    """Whether a sentence ends there.  An ellipsis is not an end; a leaked mark or a slot behind it is another fault."""
     tail = body[-60:]
     return bool(_END.search(tail) or _END.search(_SLOT.sub("", _LEAK.sub("", tail)).rstrip()))
 
@@ -221,7 +212,7 @@ def _cut_heading(read: _Read) -> Found:
 
 
 def _section_at(read: _Read, place: int) -> str:
-    """The section in whose body the place lies; "" for a place outside of all."""
+    """The section whose body holds the place; "" for a place outside of all sections."""
     return next((section.name for section, start, end, _ in read.bodies if start <= place < end), "")
 
 

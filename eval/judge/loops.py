@@ -1,4 +1,4 @@
-"""A text -> where it says the same again and again: a phrase, a run of characters, a sentence.
+"""Text -> where it repeats itself in a loop: a phrase, a run of characters, or a sentence.
 
 A model in a loop repeats itself until the limit stops it; a person repeats two words, or a title.
 """
@@ -14,21 +14,19 @@ Span = tuple[int, int]  # start and end in the text
 
 LONG_TOKEN = 400  # characters without white space: no word is as long
 
-# A phrase's length n, n bytes in bits, and as many zeros as words in a row must stand there a phrase earlier too: of a
-# short phrase two more rounds (three of a single word), of a long one a single round is no chance.
-_PHRASES = [(n, 8 * n, bytes(3 if n == 1 else 2 * n if n < 5 else n)) for n in range(1, 41)]
-_SHORT = _PHRASES[:8]  # what is looked for in a text that keeps its form, where no loop can be long
+# A phrase's length n in words, and one zero byte for each word in a row that must equal the word n places before it:
+# two more rounds of a short phrase (three of a single word); one more round of a long phrase is not chance either.
+_PHRASES = [(n, bytes(3 if n == 1 else 2 * n if n < 5 else n)) for n in range(1, 41)]
+_SHORT = _PHRASES[:8]  # for a text that keeps its form, where a loop cannot be long
 
 
 def phrase_loop(text: str, clean: bool) -> Span | None:
-    """Where one phrase, or one run of characters, stands again and again.  Two rounds over two lines are a doubled
-    section, no loop."""
-    if clean and not _may_loop(text):
-        return None
+    """Where one phrase, or one run of characters, repeats.  Two rounds over two lines are not a loop but a doubled
+    section."""
     words = text.split()
     places: list[Span] = []
-    for step, _, wanted in _SHORT if clean else _PHRASES:
-        for first, last in _rounds(words, step, wanted):
+    for step, zeros in _SHORT if clean else _PHRASES:
+        for first, last in _rounds(words, step, zeros):
             places = places or [match.span() for match in re.finditer(r"\S+", text)]
             start, end = places[first][0], places[last - 1][1]
             if last - first >= 3 * step or "\n" not in text[start:end]:
@@ -36,28 +34,11 @@ def phrase_loop(text: str, clean: bool) -> Span | None:
     return _token_loop(text) if max(map(len, words), default=0) >= LONG_TOKEN else None
 
 
-def _may_loop(text: str) -> bool:
-    """False for a text that surely has no loop, in a fraction of the time that it takes to find one.
-
-    The words' initials, digits and punctuation as one number, shifted and compared with itself: where words repeat, these do.
-    """
-    letters = text.encode("ascii", "ignore")
-    initials = letters.title().translate(None, b"abcdefghijklmnopqrstuvwxyz \n")
-    whole, size = int.from_bytes(initials, "little"), len(initials)
-    for _, bits, wanted in _SHORT:
-        if wanted in (whole ^ (whole >> bits)).to_bytes(size, "little"):
-            return True
-    half = LONG_TOKEN // 2
-    if any(" " not in text[start : start + half] for start in range(0, len(text) - half, half)):
-        return True
-    return 10 * len(letters) < 9 * len(text)  # another script, which has no initials here
-
-
-def _rounds(words: list[str], step: int, wanted: bytes) -> Iterator[Span]:
-    """First and last-plus-one of the words of each stretch that repeats every `step` words."""
+def _rounds(words: list[str], step: int, zeros: bytes) -> Iterator[Span]:
+    """First and last-plus-one word of each stretch that repeats every `step` words."""
     differs = bytes(map(ne, words, words[step:]))
     end = 0
-    while (start := differs.find(wanted, end)) >= 0:
+    while (start := differs.find(zeros, end)) >= 0:
         end = differs.find(b"\1", start)
         end = end if end >= 0 else len(differs)
         yield start, end + step
@@ -74,11 +55,9 @@ def _token_loop(text: str) -> Span | None:
 
 
 def sentence_loop(sentences: Sequence[str], text: str) -> Span | None:
-    """A sentence that stands three times, wherever, or twice in a row."""
-    if len(set(sentences)) == len(sentences):
-        return None
+    """Where a sentence stands that occurs three times anywhere, or twice in a row."""
     times = Counter(sentences)
-    for one, following in zip(sentences, [*sentences[1:], ""], strict=True):
+    for one, following in zip(sentences, [*sentences[1:], ""], strict=False):
         if len(one) > 20 and (times[one] > 2 or one == following):
             start = text.find(one)
             return start, start + len(one)

@@ -1,10 +1,10 @@
-"""A text -> its forgiven forms, for the two readings beside the strict one.
+"""Text -> its forgiven variants, for the loose and the lenient reading.
 
-loose     the usual variants of IFEval: first line, last line or both dropped, surrounding white space removed, a surrounding
-          code fence removed, asterisks removed where the contract's headings hold none, and their combinations
-lenient   each of them again with every heading that stands there in another dress (`## Note`, `**Note:**`, `NOTE:`,
-          `4. Note`, the body on the next line) written as the contract writes it
-An answer passes a reading when one of its forms keeps the contract strictly.
+loose     the usual variants of IFEval: first line, last line or both dropped, surrounding white space removed, a
+          surrounding code fence removed, asterisks removed where the contract's headings have none; all combinations
+lenient   each of these again, with every heading that is written in another way (`## Note`, `**Note:**`, `NOTE:`,
+          `4. Note`, the body on the next line) rewritten as the contract writes it
+An answer passes a reading when one of its variants keeps the contract strictly.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from collections.abc import Iterator
 
 from contract.contract import Contract
 from contract.headings import fences, holding
-from contract.reading import LONGEST
+
+LONGEST = 50_000  # characters of an answer that are searched for faults; no model's answer is longer
 
 
 def loose_forms(contract: Contract, text: str) -> Iterator[str]:
-    """`text` first, then every variant of it, each once.  A text that is too long to be an answer has no variant."""
+    """`text` first, then each of its variants once.  A text that is too long to be an answer has no variants."""
     seen = {text}
     yield text
     stripped = text.strip()
@@ -31,7 +32,7 @@ def loose_forms(contract: Contract, text: str) -> Iterator[str]:
 
 
 def lenient_forms(contract: Contract, text: str) -> Iterator[str]:
-    """Every loose form with its headings undressed."""
+    """Every loose form with its headings rewritten as the contract writes them."""
     seen = set()
     for form in loose_forms(contract, text):
         plain = undress(contract, form) if len(form) <= LONGEST else form
@@ -41,10 +42,10 @@ def lenient_forms(contract: Contract, text: str) -> Iterator[str]:
 
 
 def undress(contract: Contract, text: str) -> str:
-    """`text` with each heading, and the white space around it, as the contract writes it.
+    """`text` with each heading, and the white space around it, rewritten as the contract writes it.
 
-    A heading in a quotation or a code fence is none and stays.  What stands before the first heading stays as well.  With
-    more headings than the contract has sections nothing could be mended, and nothing is touched.
+    A heading in a quotation or a code fence does not count and stays; so does the text before the first heading.  A text
+    with more headings than the contract has sections stays as it is: rewriting could not make it right.
     """
     code = list(fences(text))
     found = (h for h in contract.reader.patterns.headings(text) if not holding(code, h.start))
@@ -69,14 +70,14 @@ def _variants(text: str, stars: bool) -> Iterator[str]:
 
 
 def _dropped(text: str) -> list[str]:
-    """The text whole, without its first line, without its last, without both."""
+    """The whole text; without its first line; without its last; without both."""
     first = text.find("\n") + 1 or len(text)
     last = max(text.rfind("\n"), 0)
     return [text, text[first:].strip(), text[:last].strip(), text[first:last].strip()]
 
 
 def _unfenced(text: str) -> str:
-    """What stands in the code fence that holds the whole text; the text itself where none does."""
+    """The text inside the code fence that holds the whole text; `text` itself where there is none."""
     fence = next(fences(text), None)
     if fence is None or fence.start or text[fence.end :].strip():
         return text

@@ -1,60 +1,63 @@
-"""Example + Answer -> Verdict: does the answer adhere, which failure classes does it show, is it on the subject.
+"""Example + Answer -> Verdict: does the answer keep the contract, which failure classes does it show?
 
-Three readings, always together: strict (the contract, exactly), loose and lenient (eval/judge/readings.py).  Every answer that
-passes one passes the next.
+There are always three readings: strict (the contract, exactly), loose and lenient (eval/judge/readings.py).  Every
+answer that passes one of them passes the next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from contract.contract import Contract, Reading, Record, Violation
 from contract.example import Example
 from contract.kinds import Prose
 from eval.judge.content_faults import signs
-from eval.judge.readings import lenient_forms, loose_forms
+from eval.judge.readings import LONGEST, lenient_forms, loose_forms
 from models.answers import REPEATED, Answer
 from plumbing.wording import mentions
 
-# The closed list of failure classes, all but the five of eval/judge/content_faults.py found by the contract's own reading.  An answer's
-# primary class is the first of this list that it shows: what explains the rest comes first.
-CLASSES = (
-    # what came is no answer
-    "EMPTY_ANSWER",       # nothing but white space
-    "REFUSAL",            # "I cannot help with that": then sections are missing, or all say the same
-    "REPETITION",         # a loop, broken off by the server or not: the text is cut short, too long, doubled
-    "TEMPLATE_LEAK",      # the model ran on over its own stop: talk, doubled sections and the length limit follow
-    "TRUNCATED",          # the server's length limit, or broken off within a sentence: the last sections are missing
+# The closed list of failure classes, each as the end of "an answer that ...".  eval/judge/content_faults.py finds five
+# of them, the contract's own reading the others.  An answer's primary class is the first of this list that it shows,
+# so a class that explains others comes before them.
+MEANING = {
+    # what came is not an answer
+    "EMPTY_ANSWER": "is nothing but white space",
+    "REFUSAL": "declines to answer",  # then sections are missing, or all say the same
+    "REPETITION": "repeats itself in a loop",  # then the text is cut short, too long or doubled
+    "TEMPLATE_LEAK": "shows marks of a prompt's syntax, or speaks for the user",  # the model ran past its own stop
+    "TRUNCATED": "breaks off before its end",  # then the last sections are missing
     # the whole has another form
-    "CODE_FENCE",         # in code no heading counts
-    "DUPLICATE_SECTION",
-    "WRONG_ORDER",
-    "MISSING_SECTION",
-    "NOTE_MISSING",       # the missing section is one of fixed text
-    "EXTRA_SECTION",
+    "CODE_FENCE": "puts text into a code block",  # in code no heading counts
+    "DUPLICATE_SECTION": "has a section twice",
+    "WRONG_ORDER": "has its sections in another order",
+    "MISSING_SECTION": "lacks a section",
+    "NOTE_MISSING": "lacks a section of fixed text",
+    "EXTRA_SECTION": "has a section that the task does not have",
     # one section is not what it should be
-    "PLACEHOLDER",        # "[insert definition]" is too short as well
-    "EMPTY_SECTION",
-    "PREAMBLE",
-    "POSTAMBLE",
-    "HEADING_VARIANT",    # the heading in another dress, or with other white space around it
-    "NOTE_WEAK",          # the fixed text without its words
-    "WRONG_VALUE",        # of another form than the section's kind: two paragraphs, no such option, a list without marks
-    "TOO_SHORT",
-    "TOO_LONG",
-)  # fmt: skip
-_RANK = {cls: rank for rank, cls in enumerate(CLASSES)}
+    "PLACEHOLDER": "leaves a slot to be filled in",  # "[insert definition]" is too short as well
+    "EMPTY_SECTION": "has a heading with nothing below it",
+    "PREAMBLE": "has text before the first section",
+    "POSTAMBLE": "has text after the last section",
+    "HEADING_VARIANT": "writes a heading, or the white space around it, in another way",
+    "NOTE_WEAK": "changes the words of the fixed text",
+    "WRONG_VALUE": "breaks the form of a section: two paragraphs, an unknown option, a list without marks",
+    "TOO_SHORT": "has a section with too few words or items",
+    "TOO_LONG": "has a section with too many words or items",
+}
+CLASSES = tuple(MEANING)
+READINGS = ("strict", "loose", "lenient")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    violations: tuple[Violation, ...]  # every broken rule with the stretch that breaks it, in the text's order
+    violations: tuple[Violation, ...]  # every broken rule with the text that breaks it, in the text's order
     primary: str  # the class that the answer counts under; "" when it adheres
     strict: bool  # no violation at all
     loose: bool  # the text or a forgiven variant of it has none
-    lenient: bool  # nor has it once the headings are undressed
-    named: bool | None  # the requested concept stands in the first prose section; None when the contract has none
+    lenient: bool  # the same, with every heading rewritten as the contract writes it
+    named: bool | None  # the first prose section names the requested concept; None when the contract has no prose
+    reading: Reading  # the contract's own reading of the text: the record, and where each section is
 
     @property
     def adheres(self) -> bool:
@@ -62,28 +65,26 @@ class Verdict:
 
 
 def judge(contract: Contract, example: Example, answer: Answer) -> Verdict:
-    """The verdict on an answer that came: an error is no answer and must not be judged."""
-    assert not answer.error_kind, "an error is counted apart, never judged"
+    """The verdict on an answer that came.  An error is not an answer and must not be judged."""
+    assert not answer.error_kind, "errors are counted separately, never judged"
     text = answer.text
-    reading = contract.read(text)
+    reading = _read(contract, text)
     violations = _violations(contract, example, reading, answer)
     strict = not violations
-    stopped = answer.done_reason not in ("length", REPEATED)  # else no form of the text can mend it
-    loose = strict or (stopped and any(_is_clean(contract, example, form) for form in loose_forms(contract, text)))
-    lenient = loose or (stopped and any(_is_clean(contract, example, form) for form in lenient_forms(contract, text)))
+
+    def forgiven(forms: Iterator[str]) -> bool:  # no variant of a broken-off text can be right
+        finished = answer.done_reason not in _BROKEN_OFF
+        return finished and any(form != text and _is_clean(contract, example, form) for form in forms)
+
+    loose = strict or forgiven(loose_forms(contract, text))
+    lenient = loose or forgiven(lenient_forms(contract, text))
     named = _named(contract, example, reading.record)
-    return Verdict(violations, primary(violations), strict, loose, lenient, named)
+    return Verdict(violations, primary(violations), strict, loose, lenient, named, reading)
 
 
 def primary(violations: Sequence[Violation]) -> str:
-    """The class that explains the rest.  ValueError on a class outside the list: an unknown rule never passes."""
-    if not violations:
-        return ""
-    classes = {violation.cls for violation in violations}
-    unknown = classes - _RANK.keys()
-    if unknown:
-        raise ValueError(f"unknown failure classes: {', '.join(sorted(unknown))}")
-    return min(classes, key=_RANK.__getitem__)
+    """The class that explains the others; "" without a violation.  ValueError on a class that is not in the list."""
+    return min((violation.cls for violation in violations), key=list(CLASSES).index, default="")
 
 
 def _violations(contract: Contract, example: Example, reading: Reading, answer: Answer) -> tuple[Violation, ...]:
@@ -94,18 +95,25 @@ def _violations(contract: Contract, example: Example, reading: Reading, answer: 
         found.append(Violation("", _BROKEN_OFF[answer.done_reason], answer.text[start:], start, end))
         if not answer.text.strip():
             return tuple(found)  # nothing came because it was broken off
-    if not found:
-        return reading.violations
     return tuple(sorted((*reading.violations, *found), key=lambda violation: violation.start))
 
 
 _BROKEN_OFF = {"length": "TRUNCATED", REPEATED: "REPETITION"}  # done_reason -> class
-SHOWN_END = 40  # characters of the end of an answer that was broken off
+SHOWN_END = 40  # characters from the end of a broken-off answer
+
+
+def _read(contract: Contract, text: str) -> Reading:
+    """The reading of the first LONGEST characters; a longer text is never clean."""
+    reading = contract.read(text[:LONGEST])
+    if len(text) <= LONGEST or reading.violations:
+        return reading
+    rest = Violation("", "POSTAMBLE", text[LONGEST:], LONGEST, len(text))
+    return Reading(reading.record, (rest,), reading.spans)
 
 
 def _is_clean(contract: Contract, example: Example, text: str) -> bool:
-    reading = contract.reader.clean(text)
-    return reading is not None and not signs(contract, reading, text, example.record)
+    reading = _read(contract, text)
+    return reading.adheres and not signs(contract, reading, text, example.record)
 
 
 def _named(contract: Contract, example: Example, record: Record) -> bool | None:

@@ -1,10 +1,11 @@
-"""Model folder + live Ollama -> parity.json: is what is served what was trained?  `python -m eval.parity MODEL_DIR`
+"""Model folder + live Ollama -> parity.json: is the model served as it was trained?
 
-For every conversation of the corpus the server's prompt must be the training side's: the same text (Base.prompt), the
-same token ids (the base's own tokenizer), the same number of tokens.  The registration itself must be the model
-folder's: weights, TEMPLATE, SYSTEM and every parameter.  Exit 2 on any difference, whose likely cause is named.
+`python -m eval.parity MODEL_DIR` compares, for every conversation of the corpus, the server's prompt with the training
+side's: the text (Base.prompt), the token ids (the base's own tokenizer) and their number.  It also compares the
+registration with the model folder: weights, TEMPLATE, SYSTEM and every parameter.  Exit 2 on any difference; its likely
+cause is printed.
 
-`python -m eval.parity --modelfile FILE` reads a stranger's Modelfile for faults instead, without server or dataset.
+`python -m eval.parity --modelfile FILE` checks any Modelfile for faults instead, without server or dataset.
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ from plumbing.handover import Manifest, new_file, read_manifest
 
 MODEL = "medical-mistral"
 SHOWN = 5  # differences printed
-KEPT = 20  # differences in parity.json: a wrong TEMPLATE makes hundreds, all alike
+KEPT = 20  # differences in parity.json: a wrong TEMPLATE causes hundreds of the same kind
 REQUESTS = 24  # of --data
-WIDE = 200  # characters of a text or of token ids that are printed of a difference
+WIDE = 200  # printed characters of a differing text or list of token ids
 Conversations = Mapping[str, list[Message]]
 
 
@@ -58,7 +59,7 @@ class Parity:
     left_out: list[str]  # longer than the model folder's num_ctx
     differences: list[Difference]
     causes: list[str]
-    control_tokens: dict[str, dict[str, Any]]  # text -> id, and what the server makes of it in a user's words
+    control_tokens: dict[str, dict[str, Any]]  # text -> id, and how the server reads it in a user's words
     gguf: str  # sha256 of the served weights
     seconds: float
 
@@ -68,7 +69,9 @@ def main() -> int:
     if args.modelfile:
         return print_lint(Path(args.modelfile), args.json)
     if not args.folder:
-        raise UserError("no MODEL_DIR; name the model folder that was registered, or --modelfile FILE to read one")
+        raise UserError(
+            "no MODEL_DIR; name the model folder that was registered, or check a Modelfile with --modelfile FILE"
+        )
     folder, server = Path(args.folder), Server(server_url(args.host))
     version = server.check()
     found = compare(server, args.model, folder, args.base, CONVERSATIONS | requests(args.data, folder))
@@ -90,7 +93,7 @@ def print_lint(path: Path, as_json: bool) -> int:
 
 
 def requests(data: str | None, folder: Path) -> dict[str, list[Message]]:
-    """REQUESTS of a dataset's test split, evenly spaced, each a conversation of one turn."""
+    """REQUESTS requests of a dataset's test split, evenly spaced, each a conversation of one turn."""
     if not data:
         return {}
     examples = read_examples(Path(data) / "test.jsonl", load_contract(folder / "task.toml"))
@@ -105,9 +108,9 @@ def compare(
     base_folder: str | None = None,
     conversations: Conversations = CONVERSATIONS,
 ) -> Parity:
-    """Everything in which the registered model is not the folder's, or a served prompt not the trained one.
+    """Every difference between the registered model and the folder, and between served and trained prompts.
 
-    Raises UserError when a folder is not what it should be, or the server or the model is not there.
+    Raises UserError when a folder is not valid, or when the server or the model cannot be found.
     """
     started = time.monotonic()
     manifest = read_manifest(folder, "model")
@@ -132,7 +135,7 @@ def compare(
 
 
 def _base_folder(named: str | None, manifest: Manifest, base: Base) -> Path:
-    """Where the base's tokenizer lies: as named, else where the model was exported, else where its spec says."""
+    """The folder of the base's tokenizer: as named, else the one used for the export, else the one of its spec."""
     exported = manifest["settings"].get("base_folder")
     return find_base_folder(base, named or (exported if exported and Path(exported).is_dir() else None))
 
@@ -140,7 +143,7 @@ def _base_folder(named: str | None, manifest: Manifest, base: Base) -> Path:
 def _chosen(
     conversations: Conversations, folder: Path, base: Base, encode: Encode, system: str
 ) -> tuple[dict[str, list[Message]], list[str]]:
-    """The conversations that fit the folder's num_ctx and one that fills it, and the names of those too long."""
+    """The conversations that fit the folder's num_ctx, one that fills it, and the names of those that are too long."""
     contexts = load_modelfile(folder / "Modelfile").parameters.get("num_ctx", ())
     if not contexts or not isinstance(contexts[-1], float):
         return dict(conversations), []
@@ -154,7 +157,7 @@ def _chosen(
 
 
 def verdict(found: Parity, model: str, digest: str, version: str) -> dict[str, Any]:
-    """What parity.json holds."""
+    """The content of parity.json."""
     return {
         "equal": not found.differences, "model": model, "digest": digest, "gguf_sha256": found.gguf, "ollama": version,
         "conversations": found.conversations, "left_out": found.left_out,
@@ -165,7 +168,7 @@ def verdict(found: Parity, model: str, digest: str, version: str) -> dict[str, A
 
 
 def describe(model: str, found: Parity, out: Path) -> str:
-    """The result in a line, the likely causes, the first differences with both strings."""
+    """The result in one line, the likely causes, and the first differences with both texts."""
     lines = [f"{len(found.left_out)} conversations left out, longer than num_ctx"] if found.left_out else []
     if not found.differences:
         equal = f"{found.conversations} conversations equal in text, token ids and count, and every parameter"
@@ -182,7 +185,7 @@ def describe(model: str, found: Parity, out: Path) -> str:
 
 
 def _around(value: Any, difference: Difference) -> str:
-    """A long value from a little before the first place where the two part."""
+    """A long value, cut to the part around the first difference."""
     written, trained, served = repr(value), repr(difference.trained), repr(difference.served)
     if len(written) <= 2 * WIDE:
         return written
@@ -194,12 +197,12 @@ def _around(value: Any, difference: Difference) -> str:
 
 
 def control_line(tokens: dict[str, dict[str, Any]]) -> list[str]:
-    """What becomes of a user's words that hold control tokens, in one line."""
+    """In one line, how control tokens in a user's words are read."""
     taken = [text for text, found in tokens.items() if found["served as"] == "control token"]
     if taken:
         return [
-            f"a user's words {' '.join(taken)} become control tokens, in training and served alike: equal, and "
-            "injectable; refuse or mask them before they are sent"
+            f"a user's words {' '.join(taken)} become control tokens, both in training and when served: equal, "
+            "but open to injection; refuse or mask them before they are sent"
         ]
     return ["a user's words [INST] [/INST] <s> </s> stay text when served"] if tokens else []
 
@@ -215,16 +218,16 @@ def _watched(conversations: Conversations) -> Iterator[tuple[str, list[Message]]
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m eval.parity", description="Prove that the served prompt is the trained one."
+        prog="python -m eval.parity", description="Check that a registered model gets the prompts it was trained with."
     )
     parser.add_argument("folder", metavar="MODEL_DIR", nargs="?", help="the model folder that was registered")
     parser.add_argument("--model", default=MODEL, help=f"its name in Ollama (default {MODEL})")
     parser.add_argument("--host", help="Ollama's address (default: OLLAMA_HOST, else http://127.0.0.1:11434)")
-    parser.add_argument("--base", metavar="DIR", help="the base's folder, whose tokenizer was trained with")
+    parser.add_argument("--base", metavar="DIR", help="the base's folder, with the tokenizer used in training")
     parser.add_argument("--data", metavar="DIR", help=f"a dataset: {REQUESTS} requests of its test split are added")
     parser.add_argument("--out", help="where to write the result (default: parity.json beside MODEL_DIR)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--modelfile", metavar="FILE", help="read this Modelfile for faults instead; asks no server")
+    parser.add_argument("--modelfile", metavar="FILE", help="check this Modelfile for faults instead; needs no server")
     return parser
 
 

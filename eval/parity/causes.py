@@ -1,4 +1,4 @@
-"""Differences + what /api/show says -> the likely causes, each a line with its cure."""
+"""Differences + the answer of /api/show -> the likely causes, each in one line with its cure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXPORT = "export the model again: python -m quantize ADAPTER_DIR --out MODEL_DIR
 
 
 def find_causes(base: Base, shown: dict[str, Any], differences: Sequence[Difference]) -> list[str]:
-    """What explains the differences, first what lies deepest; one of last resort when nothing known does."""
+    """The causes of the differences, the deepest first; a general one when none of the known causes fits."""
     held = {d.what: d for d in differences if d.where == REGISTRATION}
     causes = _gguf(held) + _template(base, shown, differences, held) + _values(base, held)
     too_long = [d for d in differences if d.what == "an answer" and "exceed" in str(d.served)]
@@ -31,14 +31,14 @@ def _gguf(held: dict[str, Difference]) -> list[str]:
     causes = []
     for flag in ("add_space_prefix", "add_bos_token"):
         if f"gguf {flag}" in held:
-            wanted, found = held[f"gguf {flag}"].trained, held[f"gguf {flag}"].served
+            trained, found = held[f"gguf {flag}"].trained, held[f"gguf {flag}"].served
             causes.append(
                 f"the GGUF's tokenizer.ggml.{flag} is {str(found).lower()}, the base was trained with "
-                f"{str(wanted).lower()}: every prompt is cut into other tokens; {EXPORT}"
+                f"{str(trained).lower()}: every prompt is split into other tokens; {EXPORT}"
             )
     if "gguf scores" in held:
         causes.append(
-            "the GGUF has no tokenizer.ggml.scores: its tokenizer merges pieces in another order, so most words are cut "
+            "the GGUF has no tokenizer.ggml.scores: its tokenizer merges pieces in another order, so most words are split "
             f"into other tokens; {EXPORT}"
         )
     if "weights" in held:
@@ -60,13 +60,13 @@ def _template(
         ]
     causes = [
         f"TEMPLATE holds a literal {text}, and the tokenizer puts its own first: the prompt begins with two "
-        f"begin-of-sequence tokens; take {text} out of TEMPLATE and register again"
+        f"begin-of-sequence tokens; remove {text} from TEMPLATE and register again"
         for text in BOS_TEXTS
         if text in template
     ]
     if ".System" not in template:
         causes.append(
-            "TEMPLATE has no .System: the system text never reaches the model; put {{ .System }} where the base wants "
+            "TEMPLATE has no .System: the system text never reaches the model; put {{ .System }} where the base expects "
             "it and register again"
         )
     causes += _white_space(differences) if not causes else []
@@ -74,14 +74,14 @@ def _template(
 
 
 def _white_space(differences: Sequence[Difference]) -> list[str]:
-    """Where white space alone parts the texts, around the first such place."""
+    """The first place where only white space differs between the texts."""
     for d in differences:
         if d.what == "text" and _dense(d.trained) == _dense(d.served):
             at = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(d.trained, d.served, strict=False)))
             around = slice(max(0, at - 12), at + 12)
             return [
-                f"white space alone differs in TEMPLATE: served {d.served[around]!r}, trained {d.trained[around]!r}; "
-                "write TEMPLATE exactly as the base wants it and register again"
+                f"only white space differs in TEMPLATE: served {d.served[around]!r}, trained {d.trained[around]!r}; "
+                "write TEMPLATE exactly as the base expects it and register again"
             ]
     return []
 
@@ -95,11 +95,11 @@ def _values(base: Base, held: dict[str, Difference]) -> list[str]:
             f"off; {AGAIN}"
         )
     if "system" in held:
-        causes.append(f"SYSTEM is another text than the contract's; {AGAIN}")
+        causes.append(f"SYSTEM is not the contract's text; {AGAIN}")
     names = [what.removeprefix("parameter ") for what in held if what.startswith("parameter ")]
     names = [name for name in names if not (name == "stop" and "stop" in held)]
     if names:
-        causes.append(f"served with other parameters than the Modelfile's ({', '.join(names)}); {AGAIN}")
+        causes.append(f"the served parameters are not the Modelfile's ({', '.join(names)}); {AGAIN}")
     if any(what.endswith("in the Modelfile") for what in held):
         causes.append(f"the folder's Modelfile was edited; {EXPORT}")
     return causes
@@ -111,7 +111,7 @@ def _unknown(differences: Sequence[Difference]) -> str:
             "equal texts become other tokens: the GGUF's vocabulary is not that of the base folder's tokenizer; name the "
             f"right one with --base, or {EXPORT}"
         )
-    return f"no known one; compare the two texts below, then {AGAIN}"
+    return f"not known; compare the two texts below, then {AGAIN}"
 
 
 def _dense(text: str) -> str:

@@ -1,6 +1,7 @@
-"""What a live Ollama holds and makes of a conversation -> every Difference from the training side.
+"""A live Ollama + a conversation -> every Difference from the training side.
 
-The text is Base.prompt's, the token ids are those of the base's own tokenizer, the registration is the model folder's.
+On the training side the text is Base.prompt's, the token ids are the base's own tokenizer's, and the registration is
+the model folder's.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from models.tokenizer import load_tokenizer
 from plumbing.errors import UserError
 
 REGISTRATION = "registration"
-SMALL = 50_000_000  # weights: below, one thread answers sooner than several wait for each other (10 ms against 60)
-SPARE = 4  # tokens of the context that no prompt here fills: the stop behind it and one answer token
-PROBED = ("[INST]", "[/INST]", "<s>", "</s>")  # what a user may write to break out of the turn
+SMALL = 50_000_000  # weights: a smaller model is faster on one thread than on several that wait for each other (10 ms against 60)
+SPARE = 4  # tokens of the context that stay free: the stop after the prompt and one answer token
+PROBED = ("[INST]", "[/INST]", "<s>", "</s>")  # texts that a user may write to break out of the turn
 Encode = Callable[[str], list[int]]  # text -> the training side's token ids, without the begin-of-sequence token
 
 
@@ -33,7 +34,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Served:
-    """A registered model and how it is asked: one token, and never a prompt cut to fit."""
+    """A registered model, asked for one token each time; a prompt is never cut to fit."""
 
     server: Server
     model: str
@@ -53,14 +54,14 @@ class Served:
             return str(data["_debug_info"]["rendered_template"])
         except (KeyError, TypeError):
             raise UserError(
-                f"Ollama at {self.server.url} does not show its prompts; parity was tried with 0.34.2"
+                f"Ollama at {self.server.url} does not show its prompts; parity was tested with 0.34.2"
             ) from None
 
     def tokenized(self, text: str, stop: str, stop_ids: list[int]) -> list[int]:
-        """The token ids of a rendered text as the served GGUF cuts it, without the begin-of-sequence token.
+        """The token ids of a rendered text by the served GGUF, without the begin-of-sequence token.
 
-        `context` holds the ids of prompt + answer, cut as one text.  A stop token between the two parts them: no token
-        reaches over it, and whatever comes behind the last one is the answer's.
+        `context` holds the ids of prompt + answer, tokenized as one text.  A stop token between the two separates them: no
+        token spans it, and all ids after the last one belong to the answer.
         """
         data = self._call("/api/generate", {"prompt": text + stop, "template": "{{ .Prompt }}"})
         context = list(data.get("context") or [])
@@ -68,7 +69,7 @@ class Served:
         return context[: ends[-1]] if ends else context
 
     def counted(self, messages: list[Message]) -> int:
-        """How many tokens the whole chat prompt really had, the begin-of-sequence token included."""
+        """The number of tokens of the whole chat prompt, with the begin-of-sequence token."""
         return int(self._call("/api/chat", {"messages": messages})["prompt_eval_count"])
 
 
@@ -78,7 +79,7 @@ def open_served(server: Server, model: str, shown: dict[str, Any]) -> Served:
 
 
 def training_tokenizer(folder: Path, base: Base) -> Encode:
-    """The tokenizer that training uses: that of the base folder."""
+    """The tokenizer used in training: the base folder's."""
     try:
         tokenizer = load_tokenizer(folder, base)
     except ImportError:
@@ -91,9 +92,9 @@ def training_tokenizer(folder: Path, base: Base) -> Encode:
 def compare_registration(
     folder: Path, base: Base, system: str, shown: dict[str, Any], outputs: dict[str, str]
 ) -> list[Difference]:
-    """What Ollama holds against the model folder, and the folder's Modelfile against the contract.
+    """Ollama's registration against the model folder, and the folder's Modelfile against the contract.
 
-    Each of the folder's types is a tag of its own: the weights of any of them are right.
+    Each of the folder's types is registered as its own tag, so the weights of any of them are right.
     """
     modelfile = load_modelfile(folder / "Modelfile")
     weights, held = [digest for name, digest in outputs.items() if name.endswith(".gguf")], weights_digest(shown)
@@ -115,7 +116,7 @@ def compare_registration(
 
 
 def _tokenizer_pairs(base: Base, info: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """How the GGUF cuts text, by its metadata.  llama.cpp takes a missing flag of a SentencePiece model for true."""
+    """The GGUF's tokenizer by its metadata.  For a SentencePiece model llama.cpp reads a missing flag as true."""
     return [
         ("gguf add_bos_token", base.add_bos, info.get("tokenizer.ggml.add_bos_token", True)),
         ("gguf add_space_prefix", base.add_space_prefix, info.get("tokenizer.ggml.add_space_prefix", True)),
@@ -124,7 +125,7 @@ def _tokenizer_pairs(base: Base, info: dict[str, Any]) -> list[tuple[str, Any, A
 
 
 def trained_prompt(base: Base, system: str, messages: list[Message]) -> str:
-    """Unless the conversation begins with a system message, Ollama puts the model's own SYSTEM first."""
+    """The training side's prompt.  As in Ollama, SYSTEM comes first unless the conversation begins with a system text."""
     own = messages[0]["role"] == "system"
     return base.prompt(messages if own else [{"role": "system", "content": system}, *messages])
 
@@ -154,7 +155,7 @@ def compare_prompt(
 
 
 def filling(base: Base, encode: Encode, system: str, num_ctx: int) -> list[Message]:
-    """One question that fills the context but for SPARE tokens, or nearly; empty when the system text alone does."""
+    """One question that fills the context up to SPARE tokens, or nearly; empty when the system text alone fills it."""
     word, low, high = "blood pressure ", 0, num_ctx
     while low < high:  # the largest number of words that fits
         middle = (low + high + 1) // 2
@@ -168,21 +169,21 @@ def fits(ids: Sequence[int], num_ctx: int) -> bool:
 
 
 def probe_control_tokens(served: Served, base: Base, encode: Encode) -> dict[str, dict[str, Any]]:
-    """Each text of PROBED that the training tokenizer takes for a control token, and what the server takes it for."""
+    """Each text of PROBED that the training tokenizer reads as a control token, and how the server reads it."""
     found: dict[str, dict[str, Any]] = {}
     stop_ids = encode(base.stop)
-    for text in PROBED:
-        ids = encode(text)
+    for probe in PROBED:
+        ids = encode(probe)
         if len(ids) != 1:
             continue
         try:
             cut = [
-                served.tokenized(served.rendered([{"role": "user", "content": said}]), base.stop, stop_ids).count(
+                served.tokenized(served.rendered([{"role": "user", "content": text}]), base.stop, stop_ids).count(
                     ids[0]
                 )
-                for said in (f"a{text}b", "ab")
+                for text in (f"a{probe}b", "ab")
             ]
-        except NoAnswerError:  # a server that refuses these has refused the conversations too, and is told by them
+        except NoAnswerError:  # a server that refuses these refused the conversations too, which are reported
             continue
-        found[text] = {"id": ids[0], "served as": "control token" if cut[0] > cut[1] else "text"}
+        found[probe] = {"id": ids[0], "served as": "control token" if cut[0] > cut[1] else "text"}
     return found

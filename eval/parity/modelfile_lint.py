@@ -1,6 +1,6 @@
-"""A stranger's Modelfile -> what is wrong with it: line, cause, cure.  No server and no dataset are asked.
+"""Any Modelfile -> its faults, each with line, cause and cure; no server or dataset is needed.
 
-`python -m eval.parity --modelfile FILE` prints a line each; exit 0 clean, 2 with findings, 1 unreadable.
+`python -m eval.parity --modelfile FILE` prints a line for each; exit 0 without faults, 2 with faults, 1 unreadable.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from plumbing.errors import UserError
 
 
 def lint(path: Path) -> list[Finding]:
-    """Everything found in the file.  Raises UserError when it cannot be read."""
+    """Every fault of the file.  Raises UserError when it cannot be read."""
     return lint_text(_text(path), path.parent)
 
 
 def lint_text(text: str, folder: Path) -> list[Finding]:
-    """Everything found, by line, what is missing last; FROM is looked for in `folder`."""
+    """Every fault by line, missing commands last; the file that FROM names is searched in `folder`."""
     read = Read(folder, tuple(read_commands(text)))
     found = [finding for check in (*FORM, *VALUES) for finding in check(read)]
     return sorted(found, key=lambda finding: finding.line or math.inf)
@@ -37,9 +37,9 @@ def _text(path: Path) -> str:
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder; name the Modelfile in it") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: no UTF-8 text{_weights(data)}; name a Modelfile") from None
+        raise UserError(f"{path}: not UTF-8 text{_weights(data)}; name a Modelfile") from None
     if "\x00" in text:
-        raise UserError(f"{path}: holds NUL bytes: no text{_weights(data)}; name a Modelfile")
+        raise UserError(f"{path}: holds NUL bytes, so it is not text{_weights(data)}; name a Modelfile")
     return text
 
 

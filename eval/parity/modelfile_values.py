@@ -1,4 +1,4 @@
-"""Does a Modelfile make a prompt that works: TEMPLATE, SYSTEM, stop and the other parameters?  Commands -> findings."""
+"""Modelfile commands -> faults of the prompt it makes: TEMPLATE, SYSTEM, stop, other parameters."""
 
 from __future__ import annotations
 
@@ -27,37 +27,30 @@ ENDS = (
     "</s>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<eos>",
     "<|end_of_turn|>", "<|eot|>", "<|return|>", "<｜end▁of▁sentence｜>",
 )  # fmt: skip
-SMALLEST = 512  # tokens: less does not hold a system text, a question and an answer
+SMALLEST = 512  # tokens: a smaller context cannot hold a system text, a question and an answer
 
 
 def _template(read: Read) -> Iterator[Finding]:
     command = read.last("template")
-    if read.named("renderer"):  # one built into Ollama, which takes the place of TEMPLATE
+    if read.named("renderer"):  # a renderer built into Ollama replaces TEMPLATE
         return
     if command is None or not command.value:
-        yield Finding(
-            command.line if command else 0, "no TEMPLATE: Ollama guesses one from the weights, or takes ChatML",
-            "write the base's own, such as TEMPLATE \"\"\"[INST] {{ if .System }}{{ .System }} {{ end }}{{ .Prompt }}[/INST]\"\"\"",
-        )  # fmt: skip
+        cure = 'write the base\'s own, such as TEMPLATE """[INST] {{ if .System }}{{ .System }} {{ end }}{{ .Prompt }}[/INST]"""'
+        line = command.line if command else 0
+        yield Finding(line, "no TEMPLATE: Ollama guesses one from the weights, or uses ChatML", cure)
         return
     text = command.value
     for bos in BOS_TEXTS:
         if (at := text.find(bos)) >= 0:
-            yield Finding(
-                command.line_of(bos), f"TEMPLATE holds a literal {bos}: the tokenizer puts its own first"
-                + (", so the prompt begins with two" if not text[:at].strip() else ", and a prompt has one"),
-                f"remove {bos}",
-            )  # fmt: skip
+            effect = "so the prompt begins with two" if not text[:at].strip() else "and a prompt has only one"
+            cause = f"TEMPLATE holds a literal {bos}: the tokenizer puts its own first, {effect}"
+            yield Finding(command.line_of(bos), cause, f"remove {bos}")
     if "{%" in text:
-        yield Finding(
-            command.line_of("{%"), "TEMPLATE is jinja: Ollama's is Go text/template",
-            "write {{ .System }}, {{ .Prompt }}, {{ range .Messages }}",
-        )  # fmt: skip
+        yield Finding(command.line_of("{%"), "TEMPLATE is jinja: Ollama's is Go text/template",
+                      "write {{ .System }}, {{ .Prompt }}, {{ range .Messages }}")  # fmt: skip
     elif not re.search(r"\.(Prompt|Messages)\b", text):
-        yield Finding(
-            command.line, "TEMPLATE has neither .Prompt nor .Messages: the user's words never reach the model",
-            "put {{ .Prompt }} where they belong",
-        )  # fmt: skip
+        yield Finding(command.line, "TEMPLATE has neither .Prompt nor .Messages: the user's words never reach the model",
+                      "put {{ .Prompt }} where they belong")  # fmt: skip
     yield from _blocks(command)
 
 
@@ -65,62 +58,50 @@ def _blocks(command: Command) -> Iterator[Finding]:
     text = command.value
     opened, closed = text.count("[INST]"), text.count("[/INST]")
     if opened != closed:
-        yield Finding(
-            command.line, f"TEMPLATE holds [INST] {opened} time(s) and [/INST] {closed} time(s)", "close each [INST]"
-        )
+        cause = f"TEMPLATE holds [INST] {opened} time(s) and [/INST] {closed} time(s)"
+        yield Finding(command.line, cause, "close each [INST]")
     actions = re.findall(r"\{\{-?\s*(\w+)?", text)
     begun = sum(action in ("if", "range", "with", "block", "define") for action in actions)
     if begun != actions.count("end") or text.count("{{") != text.count("}}"):
-        yield Finding(
-            command.line, f"TEMPLATE opens {begun} block(s) and ends {actions.count('end')}, {text.count('{{')} {{{{ and "
-            f"{text.count('}}')} }}}}: Ollama refuses it", "end each if and range with {{ end }}",
-        )  # fmt: skip
+        braces = f"{text.count('{{')} {{{{ and {text.count('}}')} }}}}"
+        cause = f"TEMPLATE opens {begun} block(s) and ends {actions.count('end')}, {braces}: Ollama refuses it"
+        yield Finding(command.line, cause, "end each if and range with {{ end }}")
 
 
 def _system(read: Read) -> Iterator[Finding]:
     template, system = read.last("template"), read.last("system")
-    if not template or not template.value:
+    if not template or not template.value or not system or not system.value:
         return
-    if "{%" in template.value or ".System" in template.value or re.search(r"eq \S*\.Role \"system\"", template.value):
-        return
-    if re.search(r"\.Role \}\}", template.value):  # writes every role's messages, the system's too
-        return
-    if system and system.value:
-        yield Finding(
-            system.line, "SYSTEM is dead: TEMPLATE has no .System, so the text never reaches the model",
-            "put {{ .System }} into TEMPLATE",
-        )  # fmt: skip
+    # `.Role }}` writes the messages of every role, those of the system too
+    if not re.search(r"\{%|\.System|eq \S*\.Role \"system\"|\.Role \}\}", template.value):
+        yield Finding(system.line, "SYSTEM is dead: TEMPLATE has no .System, so the text never reaches the model",
+                      "put {{ .System }} into TEMPLATE")  # fmt: skip
 
 
 def _stops(read: Read) -> Iterator[Finding]:
     template = (read.last("template") or Command(0, "template", "", "")).value
     ends = [end for end in ENDS if end in template] or (["</s>"] if "[INST]" in template else [])
     stops = read.parameters("stop")
-    wanted = f'PARAMETER stop "{ends[0] if ends else "</s>"}"'
+    line = f'PARAMETER stop "{ends[0] if ends else "</s>"}"'
     if not stops:
-        yield Finding(0, "no stop: an answer may run on into turns of its own making", f"add {wanted}")
+        yield Finding(0, "no stop: an answer may continue into turns that the model makes up", f"add {line}")
         return
     for command, stop in stops:
         if not stop:
-            yield Finding(command.line, "the stop is empty", f"write {wanted}")
-    if ends and not any(end in (stop for _, stop in stops) for end in ends):
-        yield Finding(
-            stops[0][0].line, f"no stop is the template's end marker {ends[0]} (stop: "
-            f"{', '.join(repr(stop) for _, stop in stops)})", f"add {wanted}",
-        )  # fmt: skip
-    elif template and not ends and not any(stop and stop in template for _, stop in stops):
-        yield Finding(
-            stops[0][0].line, f"the stop {stops[0][1]!r} does not stand in TEMPLATE", "write the base's end marker"
-        )
+            yield Finding(command.line, "the stop is empty", f"write {line}")
+    first, values = stops[0][0].line, [stop for _, stop in stops]
+    if ends and not any(end in values for end in ends):
+        cause = f"no stop is the template's end marker {ends[0]} (stop: {', '.join(map(repr, values))})"
+        yield Finding(first, cause, f"add {line}")
+    elif template and not ends and not any(stop and stop in template for stop in values):
+        yield Finding(first, f"the stop {values[0]!r} does not occur in TEMPLATE", "write the base's end marker")
 
 
 def _needed(read: Read) -> Iterator[Finding]:
     contexts = [(command, _integer(value)) for command, value in read.parameters("num_ctx")]
     if not contexts:
-        yield Finding(
-            0, "no num_ctx: it then depends on the machine's memory, and longer prompts are cut silently",
-            "add PARAMETER num_ctx 4096",
-        )  # fmt: skip
+        yield Finding(0, "no num_ctx: it then depends on the machine's memory, and longer prompts are cut silently",
+                      "add PARAMETER num_ctx 4096")  # fmt: skip
     answers = [_integer(value) for _, value in read.parameters("num_predict")]
     for command, context in contexts[-1:]:
         answer = answers[-1] if answers else None
@@ -129,15 +110,11 @@ def _needed(read: Read) -> Iterator[Finding]:
                 command.line, f"num_ctx {context} is tiny: system text, question and answer share it", "write 4096"
             )
         elif context is not None and answer is not None and answer >= context:
-            yield Finding(
-                command.line, f"num_ctx {context} leaves no room beside num_predict {answer}", "raise num_ctx"
-            )
+            cause = f"num_ctx {context} leaves no room beside num_predict {answer}"
+            yield Finding(command.line, cause, "raise num_ctx")
     if not read.parameters("temperature"):
-        yield Finding(
-            0,
-            "no temperature: Ollama's 0.8 lets each answer differ",
-            "add PARAMETER temperature 0 (or the one you want)",
-        )
+        yield Finding(0, "no temperature: with Ollama's default of 0.8 each answer may differ",
+                      "add PARAMETER temperature 0 (or the one you want)")  # fmt: skip
 
 
 def _parameters(read: Read) -> Iterator[Finding]:
@@ -145,7 +122,7 @@ def _parameters(read: Read) -> Iterator[Finding]:
     for command in read.named("parameter"):
         name, value = parameter(command)
         if name in seen and name != "stop":
-            yield Finding(command.line, f"{name} stands in line {seen[name]} too: the later one counts", "keep one")
+            yield Finding(command.line, f"{name} is in line {seen[name]} too: the later one counts", "keep one")
         seen[name] = command.line
         if name == "typical_p":
             yield Finding(command.line, "typical_p is no longer supported: Ollama refuses the file", "remove the line")
@@ -155,13 +132,13 @@ def _parameters(read: Read) -> Iterator[Finding]:
             near = difflib.get_close_matches(name.lower(), KNOWN, n=1)
             cure = f"did you mean {near[0]}?" if near else "remove the line"
             yield Finding(command.line, f"unknown parameter '{name}': Ollama refuses the file", cure)
-        elif fault := _type_fault(name, value):
-            comment = "a comment stands in a line of its own" if "#" in value else "write the value alone"
-            yield Finding(command.line, f"{name} is {value!r}, wanted {fault}: Ollama refuses the file", comment)
+        elif expected := _type_fault(name, value):
+            cure = "put the comment on a line of its own" if "#" in value else "write the value alone"
+            yield Finding(command.line, f"{name} is {value!r}, expected {expected}: Ollama refuses the file", cure)
 
 
 def _type_fault(name: str, value: str) -> str:
-    """What the value should be; "" when it is."""
+    """What the value should be; "" when it is right."""
     if name in INTEGERS:
         return "" if _integer(value) is not None else "a whole number"
     if name in FLOATS:

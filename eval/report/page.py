@@ -1,7 +1,7 @@
-"""Report + its rows -> report.html: one page that needs nothing but a browser (wording and layout: report.html.jinja).
+"""Report + its answers -> report.html: one page that needs only a browser.
 
-All failed answers with the text that broke a rule marked, and a filter over them.  The page loads nothing, its one
-script is allowed by its hash, and the same input gives the same bytes.
+Layout and wording are in report.html.jinja.  The page shows all failed answers, with the text that broke a rule marked,
+and a filter over them.  It loads nothing, its one script is allowed by its hash, and the same input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -17,46 +17,25 @@ from pathlib import Path
 from typing import Any
 
 from contract.violation import Violation
-from eval.judge.answer_row import Judged
-from eval.judge.verdict import CLASSES, Verdict
+from eval.judge.answer_row import AnswerRow
+from eval.judge.verdict import MEANING, Verdict
 from eval.report.markdown import marked_line
 from eval.report.report import Evidence, Report, summary
+from eval.report.summarise import in_order
 from eval.stats.intervals import Rate, wilson
 from plumbing.templates import render
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
-SHOWN_FOUND = 160  # characters of a violation's text in the list above the answer, where the whole of it is marked
-MEANING = {
-    "EMPTY_ANSWER": "nothing but white space",
-    "REFUSAL": "declines to answer",
-    "REPETITION": "says the same again and again",
-    "TEMPLATE_LEAK": "shows marks of a prompt's syntax, or speaks for the user",
-    "TRUNCATED": "breaks off before its end",
-    "CODE_FENCE": "stands in a code block",
-    "DUPLICATE_SECTION": "has a section twice",
-    "WRONG_ORDER": "has its sections in another order",
-    "MISSING_SECTION": "lacks a section",
-    "NOTE_MISSING": "lacks a section of fixed text",
-    "EXTRA_SECTION": "has a section that nobody asked for",
-    "PLACEHOLDER": "leaves a slot to be filled in",
-    "EMPTY_SECTION": "has a heading with nothing below it",
-    "PREAMBLE": "talks before the first section",
-    "POSTAMBLE": "talks after the last section",
-    "HEADING_VARIANT": "writes a heading in another dress",
-    "NOTE_WEAK": "changes the words of the fixed text",
-    "WRONG_VALUE": "gives a section another form than asked: two paragraphs, no such option, a list without marks",
-    "TOO_SHORT": "has a section with too few words or items",
-    "TOO_LONG": "has a section with too many words or items",
-}
-# What a browser drops, changes or cannot show, and what UTF-8 cannot write, one character for one: a control character
-# becomes its picture; half of a surrogate pair and the nameless controls become U+FFFD.
+SHOWN_FOUND = 160  # characters of a violation's text in the list above the answer, which marks the whole of it
+# What a browser drops, changes or cannot show, and what UTF-8 cannot write -> one character for each: a control character
+# becomes its picture; half of a surrogate pair and the controls without a picture become U+FFFD.
 _PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {0x7F: 0x2421}
 _SHOWN = _PICTURES | dict.fromkeys((*range(0x80, 0xA0), *range(0xD800, 0xE000)), 0xFFFD)
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of an answer and the violations that it lies in, by number from 1; without text: something is missing."""
+    """A part of an answer and the numbers (from 1) of the violations it belongs to; without text, something is missing."""
 
     text: str
     numbers: tuple[int, ...] = ()
@@ -66,10 +45,10 @@ class Piece:
 
 @dataclass(frozen=True)
 class Failure:
-    """One failed answer; `number` is its place on the page."""
+    """One failed answer; `number` is its position on the page."""
 
     number: int
-    row: Judged
+    row: AnswerRow
     verdict: Verdict
 
     @property
@@ -83,8 +62,10 @@ class Failure:
 
 
 def to_html(report: Report, evidence: Evidence, settings: dict[str, Any]) -> str:
-    """The whole page, which UTF-8 can write."""
-    filters = {"said": said, "signed": signed, "percent": percent, "cut": cut, "label": label, "hash": _hash}
+    """The whole page; UTF-8 can write it."""
+    filters = {
+        "setting": setting, "signed": signed, "percent": percent, "cut": cut, "label": label, "hash": _hash
+    }  # fmt: skip
     failures = failed_answers(evidence.rows)
     values = dict(
         report=report, settings=settings, meaning=MEANING, wilson=wilson, summary=summary(report),
@@ -99,7 +80,7 @@ def to_html(report: Report, evidence: Evidence, settings: dict[str, Any]) -> str
     return page.translate(_SHOWN)
 
 
-def failed_answers(rows: Sequence[Judged]) -> list[Failure]:
+def failed_answers(rows: Sequence[AnswerRow]) -> list[Failure]:
     """All of them, in the order they were asked."""
     failed = [(row, row.verdict) for row in rows if row.verdict and not row.verdict.adheres]
     return [Failure(number, row, verdict) for number, (row, verdict) in enumerate(failed, 1)]
@@ -107,8 +88,7 @@ def failed_answers(rows: Sequence[Judged]) -> list[Failure]:
 
 def by_section(failures: Sequence[Failure]) -> dict[str, Counter[str]]:
     """Class -> section ("" for the whole answer) -> failed answers that show the class there."""
-    found = [pair for f in failures for pair in {(v.cls, v.section) for v in f.verdict.violations}]
-    return _counted(found)
+    return _counted([pair for f in failures for pair in {(v.cls, v.section) for v in f.verdict.violations}])
 
 
 def by_category(failures: Sequence[Failure]) -> dict[str, Counter[str]]:
@@ -120,11 +100,11 @@ def _counted(pairs: Sequence[tuple[str, str]]) -> dict[str, Counter[str]]:
     counts: dict[str, Counter[str]] = {}
     for cls, where in pairs:
         counts.setdefault(cls, Counter())[where] += 1
-    return {cls: counts[cls] for cls in CLASSES if cls in counts}
+    return in_order(counts)
 
 
 def pieces(text: str, violations: Sequence[Violation]) -> Iterator[Piece]:
-    """The text cut wherever a violation starts or ends, and an empty piece for each one that has no text.
+    """The text cut where a violation starts or ends, with an empty piece for each violation without text.
 
     >>> [(p.text, p.numbers) for p in pieces("abcd", [Violation("", "A", "bcd", 1, 4), Violation("", "B", "cd", 2, 4)])]
     [('a', ()), ('b', (1,)), ('cd', (1, 2))]
@@ -151,8 +131,8 @@ def label(violation: Violation) -> str:
     return f"{violation.cls} in {violation.section or 'the whole answer'}"
 
 
-def said(value: Any) -> str:
-    """A setting's value: a text as it is, whatever holds others as JSON."""
+def setting(value: Any) -> str:
+    """A setting's value: a text as it is, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
@@ -176,17 +156,17 @@ def signed(share: float) -> str:
 
 
 def _readings(report: Report) -> list[tuple[str, str, Rate, Rate]]:
-    """Name, meaning, Wilson's rate, clustered rate."""
+    """Name, meaning, rate with Wilson's interval, rate with the clustered interval."""
     rates = {"strict": report.adherence, "loose": report.loose, "lenient": report.lenient, "named": report.named}
     meaning = {
         "strict": "the contract, exactly: this is adherence",
-        "loose": "white space, a code fence or a first or last line around it forgiven",
-        "lenient": "headings in another dress forgiven as well",
-        "named": "the requested concept stands in the first prose section",
+        "loose": "white space, a code fence, or one line before or after the answer is forgiven",
+        "lenient": "headings written in another way are forgiven too",
+        "named": "the first prose section names the requested concept",
     }
     return [(name, meaning[name], rate, report.clustered[name]) for name, rate in rates.items()]
 
 
 def _hash(script: str) -> str:
-    """As a content security policy names a script."""
+    """The script's hash as a content security policy states it."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

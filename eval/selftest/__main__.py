@@ -1,44 +1,37 @@
-"""Is the judge right?  Every failure class put into clean answers of every shipped task: found or missed, and false alarms.
+"""Tasks -> is the judge right?  Faults are put into clean answers; misses and false alarms counted.
 
 python -m eval.selftest                   # the shipped tasks
 python -m eval.selftest my_task.toml      # a task of your own
-Exit code 2 when one mutant is missed or one clean answer fails.
+The exit code is 2 when a fault is missed or a clean answer fails.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import itertools
 import json
-import string
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from contract.contract import TASKS, Contract, Record, load_contract, task_path
-from contract.example import Example
-from contract.kinds import Choice, Fixed, Items, Kind, Pairs, Prose
-from eval.judge.verdict import CLASSES, Verdict, judge
-from eval.selftest.mutations import Mutant, mutants
+from contract.contract import TASKS, Contract, load_contract, task_path
+from eval.judge.verdict import CLASSES, judge
+from eval.selftest.clean_examples import clean_examples
+from eval.selftest.mutations import mutants
 from models.answers import Answer
-from plumbing.errors import faults_error, run
-from plumbing.jsonl import first_faults, read_lines
-from plumbing.toml_file import read_toml
+from plumbing.errors import run
 
-MUTATED = 16  # clean answers a task that get every fault; all are judged as they are
-GENERATED = 60  # clean answers of a task whose facts are not at hand
+MUTATED = 16  # clean answers of a task that get every fault; all of them are also judged without one
 
 
 @dataclass(frozen=True)
 class Detection:
-    """What became of one class's faults."""
+    """How many faults of one class were found."""
 
     mutants: int = 0
     detected: int = 0  # the class is among the violations
-    primary: int = 0  # and is the one that the answer counts under
+    primary: int = 0  # the answer counts under this class
     false_alarms: int = 0  # clean answers that show the class
 
     @property
@@ -51,7 +44,7 @@ class Detection:
 
 
 @dataclass(frozen=True)
-class Result:
+class TaskResult:
     """One task's self-test."""
 
     task: str
@@ -59,7 +52,7 @@ class Result:
     clean: int
     failed: int  # clean answers that do not pass all three readings
     classes: dict[str, Detection]
-    missed: tuple[str, ...]  # the first of them, for a person to look at
+    missed: tuple[str, ...]  # the first missed faults, for a person to read
 
     @property
     def passed(self) -> bool:
@@ -67,18 +60,20 @@ class Result:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval.selftest", description="Does the judge find every fault?")
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.selftest", description="Check that the judge finds every fault."
+    )
     parser.add_argument("tasks", nargs="*", metavar="TASK", help="shipped tasks or TOML files (default: all shipped)")
     parser.add_argument("--json", action="store_true", help="print the figures for a program")
     args = parser.parse_args()
     tasks = args.tasks or sorted(path.stem for path in TASKS.glob("*.toml"))
     results = [check(load_contract(task), task_path(task)) for task in tasks]
-    print(to_json(results) if args.json else table(results))
+    print(to_json(results) if args.json else to_text(results))
     return 0 if all(result.passed for result in results) else 2
 
 
-def check(contract: Contract, task: Path) -> Result:
-    """Judge the task's clean answers, and every mutant of MUTATED of them spread over all."""
+def check(contract: Contract, task: Path) -> TaskResult:
+    """Judge the task's clean answers, and every mutant of MUTATED of them, evenly spaced."""
     examples, source = clean_examples(contract, task)
     verdicts = [judge(contract, example, Answer(example.response)) for example in examples]
     classes = {cls: Detection() for cls in CLASSES}
@@ -88,102 +83,17 @@ def check(contract: Contract, task: Path) -> Result:
     for example in examples[:: max(1, len(examples) // MUTATED)]:
         for mutant in mutants(contract, example):
             verdict = judge(contract, example, mutant.answer)
-            found = _shows(verdict, mutant)
-            classes[mutant.cls] += Detection(1, found, verdict.primary == mutant.cls)
-            if not found:
-                seen = ", ".join(sorted({v.cls for v in verdict.violations})) or "nothing"
-                missed.append(f"{mutant.cls}: {mutant.what}: found {seen} in {example.id}")
+            found = {violation.cls for violation in verdict.violations}
+            classes[mutant.cls] += Detection(1, mutant.cls in found, verdict.primary == mutant.cls)
+            if mutant.cls not in found:
+                shown = ", ".join(sorted(found)) or "nothing"
+                missed.append(f"{mutant.cls}: {mutant.what}: found {shown} in {example.id}")
     failed = sum(not (v.strict and v.loose and v.lenient) for v in verdicts)
-    return Result(contract.name, source, len(examples), failed, classes, tuple(missed[:20]))
+    return TaskResult(contract.name, source, len(examples), failed, classes, tuple(missed[:20]))
 
 
-def _shows(verdict: Verdict, mutant: Mutant) -> bool:
-    return not verdict.strict and mutant.cls in {violation.cls for violation in verdict.violations}
-
-
-def clean_examples(contract: Contract, task: Path) -> tuple[list[Example], str]:
-    """Clean answers of a task and where they come from: its facts, or words that fill the kinds where there are none."""
-    data = read_toml(task).get("data", {})
-    rows = list(_facts(task.parent / data["facts"])) if "facts" in data else []
-    made = [_from_fact(contract, data.get("sections", {}), row, n) for n, row in enumerate(rows)]
-    examples = [example for example in made if example]
-    if examples:
-        return examples, f"{len(rows)} facts"
-    return [generated_example(contract, number) for number in range(GENERATED)], "generated words"
-
-
-def _facts(path: Path) -> Iterator[dict[str, Any]]:
-    for file in sorted(path.glob("*.jsonl")) if path.is_dir() else [path] * path.is_file():
-        rows = list(read_lines(file))
-        faults = [f"line {number}: {fault}" for number, _, fault in rows if fault]
-        faults += [f"line {number}: no '{key}'" for number, row, fault in rows if not fault
-                   for key in ("id", "category", "concept") if not isinstance(row, dict) or not isinstance(row.get(key), str)]  # fmt: skip
-        if faults:
-            raise faults_error(str(file), first_faults(faults))
-        yield from (row for _, row, _ in rows)
-
-
-def _from_fact(contract: Contract, templates: dict[str, list[str]], row: dict[str, Any], turn: int) -> Example | None:
-    """A fact's answer in one of its templates each; None where no template can be filled or the contract refuses."""
-    fields = {k: v for k, v in row.items() if v}
-    fields |= {k[:1].upper() + k[1:]: v[:1].upper() + v[1:] for k, v in fields.items() if isinstance(v, str)}
-    record: Record = {s.name: s.kind.text for s in contract.sections if isinstance(s.kind, Fixed)}
-    for name, texts in templates.items():
-        fillable = [
-            text for text in texts if all(field in fields for _, field, _, _ in string.Formatter().parse(text) if field)
-        ]
-        if fillable:
-            record[name] = _filled(fillable[turn % len(fillable)], fields)
-    try:
-        response = contract.write({section.name: record[section.name] for section in contract.sections})
-    except (KeyError, ValueError):
-        return None
-    request = f"What is {row['concept']}?"
-    keywords = tuple(row.get("keywords", ()))
-    return Example(row["id"], row["concept"], row["category"], request, "", record, response, keywords)
-
-
-def _filled(template: str, fields: dict[str, Any]) -> Any:
-    """The template's text; a list where its one hole holds one."""
-    whole = fields.get(template[1:-1]) if template[:1] + template[-1:] == "{}" else None
-    if isinstance(whole, list):
-        return whole
-    spoken = {key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in fields.items()}
-    return template.format_map(spoken)
-
-
-def generated_example(contract: Contract, number: int) -> Example:
-    """A clean answer of words that mean nothing, of another size for every number."""
-    words = _words(number)
-    record = {section.name: _value(section.kind, words, number) for section in contract.sections}
-    return Example(
-        f"generated/{number}", next(words), "generated", "What is it?", "", record, contract.write(record), ()
-    )
-
-
-def _words(number: int) -> Iterator[str]:
-    """Words that no language has, none twice."""
-    parts = ("ba", "ke", "li", "mo", "nu", "ra", "se", "ti", "vo", "zu")
-    for count in itertools.count(number * 1000):
-        yield "".join(parts[int(digit)] for digit in str(count).zfill(3))
-
-
-def _value(kind: Kind, words: Iterator[str], number: int) -> Any:
-    match kind:
-        case Prose(min_words=low, max_words=high):
-            return " ".join(itertools.islice(words, low + number % (high - low + 1))).capitalize() + "."
-        case Items(min_items=low, max_items=high):
-            return [" ".join(itertools.islice(words, 3)) for _ in range(low + number % (high - low + 1))]
-        case Pairs(labels=labels, min_items=low, max_items=high):
-            return [{label: next(words) + "." for label in labels} for _ in range(low + number % (high - low + 1))]
-        case Choice(options=options):
-            return options[number % len(options)]
-        case Fixed(text=text):
-            return text
-
-
-def table(results: Sequence[Result]) -> str:
-    """A line a class over all tasks, then a line a task, then what was missed."""
+def to_text(results: Sequence[TaskResult]) -> str:
+    """A line for each class over all tasks, then a line for each task, then the missed faults."""
     lines = [f"{'class':20}{'mutants':>9}{'detected':>10}{'as primary':>12}{'missed':>8}{'false alarms':>14}"]
     for cls in CLASSES:
         d = sum((result.classes[cls] for result in results), Detection())
@@ -205,7 +115,7 @@ def _share(part: int, whole: int) -> str:
     return f"{part / whole:.1%}" if whole else "-"
 
 
-def to_json(results: Sequence[Result]) -> str:
+def to_json(results: Sequence[TaskResult]) -> str:
     rows = [dataclasses.asdict(result) | {"passed": result.passed} for result in results]
     return json.dumps(rows, indent=2, ensure_ascii=False)
 

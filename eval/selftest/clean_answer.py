@@ -1,4 +1,4 @@
-"""A clean example in its pieces, from which faulty answers are put together."""
+"""A clean example cut into its sections, from which faulty answers are put together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Made = Iterator[tuple[str, str | Answer]]  # what was done, and the faulty answe
 
 
 class Clean:
-    """A clean answer in its pieces."""
+    """A clean answer, section by section."""
 
     def __init__(self, contract: Contract, example: Example) -> None:
         self.contract, self.example, self.text = contract, example, example.response
@@ -32,7 +32,7 @@ class Clean:
         return self.contract.separator.join(pieces)
 
     def instead(self, number: int, piece: str) -> str:
-        """The answer with another text in the place of one section's."""
+        """The answer with one section replaced by another text."""
         return self.join([*self.pieces[:number], piece, *self.pieces[number + 1 :]])
 
     def body(self, number: int, body: str) -> str:

@@ -1,7 +1,7 @@
-"""A clean example -> answers with one fault each, several of every failure class: what the judge must find.
+"""A clean example -> answers with one fault each, several for every failure class.
 
-Each is spelled by hand from the task's sections and records, never from a pattern of the judge: a fault that the judge
-was told about would prove nothing.  A class that a task cannot show (NOTE_WEAK without a fixed text) has no mutant.
+Each is written by hand from the task's sections and records, never with a pattern of the judge: a fault made from the
+judge's own pattern would prove nothing.  A class that a task cannot show (NOTE_WEAK without a fixed text) has no mutant.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def mutants(contract: Contract, example: Example) -> list[Mutant]:
     for cls, mutate in MUTATIONS.items():
         for what, made in mutate(clean):
             answer = Answer(made) if isinstance(made, str) else made
-            if answer != Answer(clean.text):  # `Note: ` is another dress for one task and the heading of another
+            if answer != Answer(clean.text):  # `Note: ` is a heading variant in one task and the heading in another
                 found.append(Mutant(cls, what, answer))
     return found
 
@@ -159,8 +159,8 @@ def _empty(clean: Clean) -> Made:
 
 
 def _refusing(clean: Clean) -> Made:
-    # worded after the openings that the literature on jailbreaks takes for a refusal, and what chat models say
-    told = ("I'm sorry, but I cannot help with that request.", "I cannot provide medical advice about this.", "I apologize, but I am unable to answer.",
+    # worded after the openings that the literature on jailbreaks counts as refusals, and after what chat models write
+    refusals = ("I'm sorry, but I cannot help with that request.", "I cannot provide medical advice about this.", "I apologize, but I am unable to answer.",
             "As an AI language model, I can't diagnose anything.", "Sorry, I can't assist with that.", "I’m sorry, I can’t discuss this topic.",
             "Unfortunately, I cannot answer questions like this one.", "I must decline to answer this question.", "I am not able to provide that.",
             "I won't help with that.", "My apologies, but I can not explain this term.", "I am sorry, but I'm not able to explain this here.",
@@ -168,7 +168,7 @@ def _refusing(clean: Clean) -> Made:
             "As a language model, I do not have access to medical records.", "I do not feel comfortable answering this.", "I'm not comfortable discussing this.",
             "It is not appropriate for me to answer that.", "I can't fulfill this request.", "I’m afraid I can’t help with this one.", "I don't think I can help with that.",
             "I will not be able to help you here.", "Sorry, but as an AI assistant I don't give medical opinions.", "I regret that I cannot answer this.")  # fmt: skip
-    for text in told:
+    for text in refusals:
         yield text, text
         yield f"{text} in every section", clean.join([p if isinstance(s.kind, Fixed | Choice) else clean.piece(s, text)
                                                       for s, p in zip(clean.sections, clean.pieces, strict=True)])  # fmt: skip

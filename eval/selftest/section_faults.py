@@ -1,4 +1,4 @@
-"""A clean answer -> answers in which one section is at fault; eval/selftest/mutations.py holds the faults of the whole."""
+"""A clean answer -> answers with a fault in one section; mutations.py has those of the whole."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Counts and hits -> rates with their 95 % intervals, and what a run of this size can show at all.
+"""Counts and hits -> rates with 95 % intervals; the smallest difference a run can show.
 
-Wilson's interval takes every answer for an independent draw.  Answers about one concept are not: `clustered` draws
-whole concepts.  numpy and scipy are imported where they are used.
+Wilson's interval treats every answer as independent.  Answers about one concept are not: `clustered` resamples whole
+concepts.  numpy is imported where it is used.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from math import ceil, comb, sqrt
 from statistics import NormalDist
 
 CONFIDENCE = 0.95  # of every interval, two-sided; tests are at 1 - CONFIDENCE
-POWER = 0.8  # chance of showing a difference that is there
-RESAMPLES = 2000  # an end then errs by 1.5 % of the interval's width (one standard deviation, normal case)
+POWER = 0.8  # chance of finding a difference that exists
+RESAMPLES = 2000  # an end then varies by 1.5 % of the interval's width (one standard deviation, normal case)
 
 
 @dataclass(frozen=True)
 class Rate:
-    """`count` of `n`, its share, and the interval's ends; share is None when there was nothing to count."""
+    """`count` of `n`, its share, and the interval's ends; share is None when n is 0."""
 
     count: int
     n: int
@@ -34,7 +34,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class PassK:
-    """How many requests are answered rightly `k` times out of `k`."""
+    """The share of requests whose answers adhere `k` times out of `k`."""
 
     k: int
     requests: int  # those with k answers or more: the share is over them
@@ -71,26 +71,16 @@ def _wilson_ends(share: float, n: int, confidence: float = CONFIDENCE) -> tuple[
 
 
 def clustered(
-    hits: Sequence[bool], clusters: Sequence[str], seed: int = 0, resamples: int = RESAMPLES
+    shares: Sequence[float], clusters: Sequence[str], seed: int = 0, resamples: int = RESAMPLES
 ) -> tuple[float, float]:
-    """The ends of the 95 % interval of the share of hits when whole clusters (concepts) were drawn, not answers.
+    """The ends of the 95 % interval of the mean of hits or shares when whole clusters (concepts) are resampled.
 
     Percentile bootstrap over clusters (Davison and Hinkley, Bootstrap Methods, 1997, sections 3.8 and 5.3), widened to
-    Wilson's interval over the answers and to the end that as many flawless (or hitless) clusters would have.  The
-    bootstrap alone has no width when all hits are equal, and near there it calls one failure better than none; with
-    both bounds a further hit never lowers an end.  Of 500 simulated runs a setting (77 clusters of 4, shares 0.5 to
-    0.99, correlations 0 to 0.9) it held the true share in 89 to 100 %, the bootstrap alone in 53 to 96 %.
+    Wilson's interval over the answers and to the end that as many clusters with only hits (or no hit) would have.  The
+    bootstrap alone has no width when all hits are equal, and near that point it ranks one failure above none; with both
+    bounds a further hit never lowers an end.  Of 500 simulated runs a setting (77 clusters of 4, shares 0.5 to
+    0.99, correlations 0 to 0.9) it contained the true share in 89 to 100 %, the bootstrap alone in 53 to 96 %.
     """
-    return _clustered([float(hit) for hit in hits], clusters, seed, resamples)
-
-
-def clustered_rate(hits: Sequence[bool], clusters: Sequence[str], seed: int = 0) -> Rate:
-    """The rate with the ends of `clustered`: what a gate reads."""
-    low, high = clustered(hits, clusters, seed)
-    return Rate(sum(hits), len(hits), sum(hits) / len(hits) if hits else None, low, high)
-
-
-def _clustered(shares: Sequence[float], clusters: Sequence[str], seed: int, resamples: int) -> tuple[float, float]:
     if not shares:
         return 0.0, 1.0
     low, high = bootstrap(shares, clusters, seed, resamples)
@@ -99,8 +89,14 @@ def _clustered(shares: Sequence[float], clusters: Sequence[str], seed: int, resa
     return min(low, rows[0], 1 - edge), max(high, rows[1], edge)
 
 
+def clustered_rate(hits: Sequence[bool], clusters: Sequence[str], seed: int = 0) -> Rate:
+    """The rate with the ends of `clustered`; gates use it."""
+    low, high = clustered(hits, clusters, seed)
+    return Rate(sum(hits), len(hits), sum(hits) / len(hits) if hits else None, low, high)
+
+
 def unseen(clusters: int) -> float:
-    """The largest share of something that none of `clusters` showed: the upper end of Wilson's interval of 0."""
+    """The largest share that something may have although no cluster showed it: the upper end of Wilson's interval of 0."""
     return wilson(0, clusters).high
 
 
@@ -109,13 +105,15 @@ def bootstrap(
 ) -> tuple[float, float]:
     """The 2.5 and 97.5 percentiles of the mean of `values` over resampled clusters; the same for the same seed.
 
-    The draws depend on the number of clusters alone, so neither the rows' order nor a changed value moves them.
+    The draws depend only on the number of clusters, so neither the rows' order nor a changed value changes them.
     ValueError when there is nothing to draw or a value has no cluster.
     """
     import numpy as np
 
     if not values or len(values) != len(clusters):
-        raise ValueError(f"{len(values)} values in {len(clusters)} clusters: wanted one cluster a value, and some")
+        raise ValueError(
+            f"{len(values)} values in {len(clusters)} clusters: expected one cluster for each value, and at least one value"
+        )
     names, place = np.unique(np.asarray(clusters, dtype=object).astype(str), return_inverse=True)
     sums = np.bincount(place, weights=np.asarray(values, dtype=float))
     sizes = np.bincount(place)
@@ -131,11 +129,11 @@ def pass_k(
     """pass^k over repeats: the chance that `k` answers to one request all adhere, mean over requests.
 
     With c of n repeats adhering a request counts C(c, k) / C(n, k) (Yao et al., tau-bench, arXiv:2406.12045, 2024);
-    with n = k that is 1 when all adhere, else 0.  The interval is clustered by request, or by `clusters` (one a hit)
-    when given.  Requests with fewer than `k` answers are left out and counted.
+    with n = k that is 1 when all adhere, else 0.  The interval is clustered by request, or by `clusters` (one for each
+    hit) if given.  Requests with fewer than `k` answers are left out and counted.
     """
     if k < 1 or not len(hits) == len(requests) == len(clusters or requests):
-        raise ValueError("wanted k of 1 or more, and one request and cluster a hit")
+        raise ValueError("expected k of 1 or more, and one request and one cluster for each hit")
     by_request: dict[str, list[bool]] = {}
     cluster_of: dict[str, str] = {}
     for hit, request, cluster in zip(hits, requests, clusters or requests, strict=True):
@@ -143,7 +141,7 @@ def pass_k(
         cluster_of[request] = cluster
     asked = {name: repeats for name, repeats in by_request.items() if len(repeats) >= k}
     shares = [comb(sum(repeats), k) / comb(len(repeats), k) for repeats in asked.values()]
-    low, high = _clustered(shares, [cluster_of[name] for name in asked], seed, RESAMPLES)
+    low, high = clustered(shares, [cluster_of[name] for name in asked], seed)
     share = sum(shares) / len(shares) if shares else None
     return PassK(k, len(shares), len(by_request) - len(shares), share, low, high)
 
@@ -155,7 +153,7 @@ def smallest_difference(n: int, flips: int) -> float | None:
 
     From n = (z_a sqrt(d) + z_b sqrt(d - x^2))^2 / x^2 (R. J. Connor, Biometrics 43, 1987, p. 207), solved for the
     difference x; d is the share of requests on which the runs disagree, here flips / n.  A difference cannot be larger
-    than d: where fewer flips were seen than it would take, d is taken to be x (every flip goes one way).
+    than d: where fewer flips were seen than that needs, d is set to x (every flip goes one way).
     None when no outcome of `n` requests would be significant.
 
     >>> round(smallest_difference(300, 30), 3)
@@ -172,7 +170,7 @@ def smallest_difference(n: int, flips: int) -> float | None:
 def answers_needed(share: float, bound: float) -> int | None:
     """How many independent answers with this share put `bound` outside Wilson's interval; None when none would.
 
-    Wilson's interval is the score test turned round, so n = z^2 bound (1 - bound) / (share - bound)^2.
+    Wilson's interval is the inverted score test, so n = z^2 bound (1 - bound) / (share - bound)^2.
 
     >>> answers_needed(0.95, 0.9), answers_needed(0.9, 0.9)
     (139, None)

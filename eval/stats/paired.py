@@ -1,7 +1,7 @@
-"""Two runs over the same requests -> Paired: how far apart they are, with interval, exact McNemar test and the flips.
+"""Two runs over the same requests -> Paired: their difference, its interval, and what changed.
 
-paired = pair(read_results(Path("reports/tuned")), read_results(Path("reports/base")))
-paired.difference        # measured minus reference: above 0 the measured run is the better one
+paired = pair(read_paired_answers(Path("reports/tuned")), read_paired_answers(Path("reports/base")))
+paired.difference        # measured minus reference: above 0 the measured run is better
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from plumbing.jsonl import first_faults, read_lines
 
 
 @dataclass(frozen=True)
-class Result:
-    """One request's fate in one run."""
+class PairedAnswer:
+    """The result of one request in one run."""
 
     request: str
     concept: str
@@ -27,7 +27,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Paired:
-    """The measured run against the reference, over the `n` requests that both answered."""
+    """The measured run against the reference, over the `n` requests that both runs answered."""
 
     n: int
     both: int  # adhere in both runs
@@ -37,13 +37,13 @@ class Paired:
     difference: float | None  # share of the measured run minus the reference's; None when n is 0
     low: float  # Tango's interval
     high: float
-    clustered_low: float  # the same with whole concepts drawn: see `clustered_difference`
+    clustered_low: float  # the same with whole concepts resampled: see `clustered_difference`
     clustered_high: float
     p: float  # exact McNemar test, two-sided
-    smallest: float | None  # the smallest difference that this n could have shown; None when none could
-    gained: tuple[str, ...]  # ids that adhere in the measured run alone
-    lost: tuple[str, ...]  # ids that adhere in the reference alone
-    unanswered: tuple[str, ...]  # ids without an answer in one run or both: in none of the counts above
+    smallest: float | None  # the smallest difference that this n could have shown; None when n is too small for any
+    gained: tuple[str, ...]  # ids that adhere only in the measured run
+    lost: tuple[str, ...]  # ids that adhere only in the reference
+    unanswered: tuple[str, ...]  # ids without an answer in one run or both; not in any count above
 
     def __str__(self) -> str:
         if self.difference is None:
@@ -54,10 +54,10 @@ class Paired:
         )
 
 
-def pair(measured: Mapping[str, Result], reference: Mapping[str, Result], seed: int = 0) -> Paired:
+def pair(measured: Mapping[str, PairedAnswer], reference: Mapping[str, PairedAnswer], seed: int = 0) -> Paired:
     """Compare two runs, request by request; keys are the examples' ids.
 
-    Raises UserError when an id stands in one run alone or means another request in the other.
+    Raises UserError when an id is in only one run, or has another request in the other run.
     """
     check_same(
         {name: row.request for name, row in measured.items()}, {name: row.request for name, row in reference.items()}
@@ -79,18 +79,18 @@ def pair(measured: Mapping[str, Result], reference: Mapping[str, Result], seed: 
 
 
 def check_same(measured: Mapping[str, str], reference: Mapping[str, str]) -> None:
-    """Raises UserError naming the ids that one run lacks or asks otherwise.  Both map an id to its request."""
-    faults = [f"'{name}' stands in the measured run alone" for name in measured if name not in reference]
-    faults += [f"'{name}' stands in the reference alone" for name in reference if name not in measured]
+    """Raises UserError naming the ids that one run lacks or that have another request.  Both map an id to its request."""
+    faults = [f"'{name}' is only in the measured run" for name in measured if name not in reference]
+    faults += [f"'{name}' is only in the reference" for name in reference if name not in measured]
     shared = [name for name in measured if name in reference]
-    faults += [f"'{name}' is another request in the reference" for name in shared if measured[name] != reference[name]]
+    faults += [f"'{name}' has another request in the reference" for name in shared if measured[name] != reference[name]]
     if faults:
         where = "the two runs must ask the same requests; run both on one dataset with the same --split and --limit"
         raise faults_error(where, first_faults(faults))
 
 
 def tango(gained: int, lost: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Score interval of the paired difference (gained - lost) / n; with no flip its half-width is z^2 / (n + z^2).
+    """Score interval of the paired difference (gained - lost) / n; without a changed answer its half-width is z^2 / (n + z^2).
 
     All differences x with (gained - lost - n x)^2 <= z^2 n (2q + x(1 - x)), where q, the share lost, is the maximum
     likelihood estimate under x (T. Tango, Statistics in Medicine 17, 1998, p. 891, equations 24 to 26).
@@ -118,10 +118,10 @@ def tango(gained: int, lost: int, n: int, confidence: float = CONFIDENCE) -> tup
 
 
 def clustered_difference(steps: Sequence[int], concepts: Sequence[str], seed: int = 0) -> tuple[float, float]:
-    """The difference's interval when whole concepts were drawn; a step is +1 gained, -1 lost, 0 unchanged.
+    """The difference's interval when whole concepts are resampled; a step is +1 gained, -1 lost, 0 unchanged.
 
-    Percentile bootstrap over concepts, widened to Tango's interval and to what so many concepts cannot rule out: that
-    as many lose as could when none was seen to lose, and likewise gain.  No change for the better lowers an end.
+    Percentile bootstrap over concepts, widened to Tango's interval and to what so many concepts cannot rule out: the
+    losses (or gains) that may exist although none was seen.  A change for the better never lowers an end.
     """
     gained, lost, n = steps.count(1), steps.count(-1), len(steps)
     low, high = tango(gained, lost, n)
@@ -132,13 +132,13 @@ def clustered_difference(steps: Sequence[int], concepts: Sequence[str], seed: in
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """The exact two-sided p: of the flips as many may go either way (Q. McNemar, Psychometrika 12, 1947, p. 153)."""
+    """The exact two-sided p, by which a changed answer goes either way (Q. McNemar, Psychometrika 12, 1947, p. 153)."""
     from scipy.stats import binomtest
 
     return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
-def read_results(report: Path, reading: str = "strict") -> dict[str, Result]:
+def read_paired_answers(report: Path, reading: str = "strict") -> dict[str, PairedAnswer]:
     """The results of a report folder (or of its answers.jsonl) under one reading, by id.
 
     Raises UserError with the first faults of the file.
@@ -146,13 +146,13 @@ def read_results(report: Path, reading: str = "strict") -> dict[str, Result]:
     path = report / "answers.jsonl" if report.is_dir() else report
     if not path.is_file():
         raise UserError(f"{path}: no such file; name a report folder of `python -m eval.adherence`")
-    results: dict[str, Result] = {}
+    results: dict[str, PairedAnswer] = {}
     faults = []
     for number, row, fault in read_lines(path):
         try:
             name, result = str(row["id"]), _result(row, reading)
         except (KeyError, TypeError):
-            faults.append(f"line {number}: {fault or f'wanted id, request, concept, error_kind and {reading}'}")
+            faults.append(f"line {number}: {fault or f'expected id, request, concept, error_kind and {reading}'}")
             continue
         if name in results:
             faults.append(f"line {number}: a second answer for '{name}'")
@@ -162,8 +162,8 @@ def read_results(report: Path, reading: str = "strict") -> dict[str, Result]:
     return results
 
 
-def _result(row: dict[str, object], reading: str) -> Result:
+def _result(row: dict[str, object], reading: str) -> PairedAnswer:
     adheres = None if row["error_kind"] else row[reading]
     if not isinstance(adheres, bool | None):
         raise TypeError
-    return Result(str(row["request"]), str(row["concept"]), adheres)
+    return PairedAnswer(str(row["request"]), str(row["concept"]), adheres)

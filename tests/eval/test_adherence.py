@@ -14,7 +14,7 @@ from contract.example import Example, read_examples
 from eval import adherence
 from eval.exam.asking import ask_all, conversations, plan
 from eval.exam.conditions import sample
-from eval.judge.answer_row import Judged
+from eval.judge.answer_row import AnswerRow
 from models.answers import Answer, Ask, Backend, Request, failed
 from models.ollama_server import Server
 from plumbing.errors import run
@@ -261,7 +261,7 @@ def test_answers_keep_their_order_with_many_at_a_time(data: Path, examples: list
     assert 2 <= most <= 4
 
 
-def asked(data: Path, ask: Ask, examples: list[Example], concurrency: int = 1) -> list[Judged]:
+def asked(data: Path, ask: Ask, examples: list[Example], concurrency: int = 1) -> list[AnswerRow]:
     contract = load_contract(data / "task.toml")
     questions = plan(conversations(contract, "served", [], examples), "served", [0.0], 1, 0)
     return ask_all(contract, Backend("ollama", "m", ask, dict), questions, concurrency)

@@ -10,7 +10,7 @@ from contract.contract import load_contract
 from contract.example import Example
 from eval.attribute.steps import response_of
 from eval.attribute.table import Answered, measured, verdict
-from eval.judge.answer_row import Judged
+from eval.judge.answer_row import AnswerRow
 from eval.judge.verdict import judge
 from models.answers import Answer, failed
 
@@ -33,7 +33,7 @@ def answered(step: str, say: Callable[[int, Example], str | None], n: int = 20) 
     for number in range(n):
         asked, text = example(str(number), f"thing {number}"), say(number, example(str(number), f"thing {number}"))
         answer = failed("transport", "gone") if text is None else Answer(text)
-        rows.append(Judged(asked, answer, judge(TERMS, asked, answer) if text is not None else None))
+        rows.append(AnswerRow(asked, answer, judge(TERMS, asked, answer) if text is not None else None))
     return Answered(step, rows, {})
 
 

@@ -9,8 +9,8 @@ from contract.contract import load_contract
 from contract.example import Example, read_examples
 from eval.exam.asking import ask_all, conversations, plan
 from eval.exam.conditions import CONDITIONS, conversation, few_shots
-from eval.exam.temperatures import ladder
-from eval.judge.answer_row import Judged
+from eval.exam.temperatures import rates_by_temperature
+from eval.judge.answer_row import AnswerRow
 from models.answers import Answer, Backend, Request
 from models.embedded import read_served
 from models.ollama_server import Server
@@ -75,7 +75,7 @@ def test_the_real_ollama_and_llama_cpp_are_told_as_meant(ollama: str, small_adap
         assert rendered == served.prompt(turns) == f"[INST] {expected[condition]}[/INST]"
 
 
-def judged(examples: list[Example], temperatures: list[float], repeats: int, ask: object) -> list[Judged]:
+def judged(examples: list[Example], temperatures: list[float], repeats: int, ask: object) -> list[AnswerRow]:
     contract = load_contract("terminology")
     questions = plan(conversations(contract, "served", [], examples), "served", temperatures, repeats, 40)
     return ask_all(contract, Backend("ollama", "m", ask, dict), questions, 3)  # type: ignore[arg-type]
@@ -88,14 +88,14 @@ def test_repeats_and_temperatures_are_all_asked(examples: list[Example]) -> None
     assert draws == {(0.0, 40, 0): 3, (0.0, 41, 1): 3, (0.7, 40, 0): 3, (0.7, 41, 1): 3}
 
 
-def test_a_rung_a_temperature_with_pass_k() -> None:
+def test_each_temperature_has_its_rates_with_pass_k() -> None:
     """At 0 every answer is clean; at 0.7 every first one of two."""
 
     def ask(request: Request) -> Answer:
         return Answer(CLEAN if request.options["temperature"] == 0 or request.repeat == 0 else "no")
 
     rows = [Example(**{**vars(EXAMPLE), "id": str(n), "concept": str(n)}) for n in range(4)]
-    cold, warm = ladder(judged(rows, [0.0, 0.7], 2, ask), 2)
+    cold, warm = rates_by_temperature(judged(rows, [0.0, 0.7], 2, ask), 2)
     assert (cold.temperature, cold.attempted, cold.adherence.share) == (0.0, 8, 1.0)
     assert (warm.temperature, warm.adherence.share, warm.judged, warm.failed) == (0.7, 0.5, 8, 0)
     assert [p.share for p in cold.pass_k] == [1.0, 1.0] and [p.share for p in warm.pass_k] == [0.5, 0.0]

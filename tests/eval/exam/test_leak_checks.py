@@ -121,7 +121,7 @@ def test_concepts_that_cannot_be_read_are_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("leak", "the prompt tells the expected definition"),
+        ("leak", "the prompt contains the expected definition"),
         ("count", "its manifest counts"),
         ("meet", "stands in train"),
     ],
@@ -144,10 +144,10 @@ def test_the_run_stops_before_anything_is_asked(  # type: ignore[no-untyped-def]
     write_manifest(folder, "dataset", {}, {}, counts)
     path = recording(tmp_path / "r.jsonl", splits["test"])
     done = Outcome(monkeypatch, capsys, "--data", folder, "--replay", path, "--out", tmp_path / "report")
-    assert done.is_one_line("no fair measure", words) and not (tmp_path / "report").exists()
+    assert done.is_one_line("not a fair measure", words) and not (tmp_path / "report").exists()
 
 
 def test_the_models_own_system_text_is_a_prompt_too(row: Example) -> None:
     telling = dataclasses.replace(CONTRACT, about=str(row.record["definition"]))
-    with pytest.raises(UserError, match="the prompt tells the expected definition"):
+    with pytest.raises(UserError, match="the prompt contains the expected definition"):
         check_prompts(telling, [(row, [{"role": "user", "content": row.request}])])

@@ -35,11 +35,11 @@ ANSWER = Answer(" Hé\u2028\ud83d", "length", 9, 2, 0.5, 0.1)
 def test_what_was_appended_is_there_for_the_next_run(tmp_path: Path) -> None:
     path = tmp_path / "new/r.answers.jsonl"
     with open_recording(path) as recording:
-        recording.append("k1", "a", ANSWER)
+        recording.append([("k1", "a", ANSWER)])
         assert recording.answers == {"k1": ANSWER}
         assert path.read_bytes().endswith(b"\n"), "on the disk before the run ends"
     with open_recording(path) as recording:
-        recording.append("k2", "b", Answer("x"))
+        recording.append([("k2", "b", Answer("x"))])
         assert recording.added == ["k2"]
     with open_recording(path) as recording:
         assert recording.answers == {"k1": ANSWER, "k2": Answer("x")} and recording.notes == []
@@ -49,26 +49,26 @@ def test_every_answer_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     synced: list[int] = []
     monkeypatch.setattr("plumbing.jsonl.os.fsync", synced.append)
     with open_recording(tmp_path / "r.jsonl") as recording:
-        recording.append("k1", "a", ANSWER)
-        recording.append("k2", "a", ANSWER)
+        recording.append([("k1", "a", ANSWER)])
+        recording.append([("k2", "a", ANSWER)])
         assert synced == [recording.lines.file.fileno()] * 2
 
 
 def test_an_error_cannot_be_kept(tmp_path: Path) -> None:
     with open_recording(tmp_path / "r.jsonl") as recording, pytest.raises(AssertionError):
-        recording.append("k1", "a", failed("server", "HTTP 500"))
+        recording.append([("k1", "a", failed("server", "HTTP 500"))])
 
 
 def test_what_is_withdrawn_is_asked_again(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     with open_recording(path) as recording:
-        recording.append("k1", "a", ANSWER)
+        recording.append([("k1", "a", ANSWER)])
     with open_recording(path) as recording:
-        recording.append("k2", "b", ANSWER)
-        recording.append("k3", "c", ANSWER)
+        recording.append([("k2", "b", ANSWER)])
+        recording.append([("k3", "c", ANSWER)])
         recording.withdraw()
         assert recording.answers.keys() == {"k1"}
-        recording.append("k3", "c", Answer("right"))
+        recording.append([("k3", "c", Answer("right"))])
     assert len(path.read_text().splitlines()) == 5, "append-only"
     with open_recording(path) as recording:
         assert recording.answers == {"k1": ANSWER, "k3": Answer("right")}
@@ -78,13 +78,13 @@ def test_what_is_withdrawn_is_asked_again(tmp_path: Path) -> None:
 def test_a_torn_last_line_is_dropped(tmp_path: Path, left: int) -> None:
     path = tmp_path / "r.jsonl"
     with open_recording(path) as recording:
-        recording.append("k1", "a", ANSWER)
+        recording.append([("k1", "a", ANSWER)])
         whole = path.stat().st_size
-        recording.append("k2", "b", ANSWER)
+        recording.append([("k2", "b", ANSWER)])
     path.write_bytes(path.read_bytes()[: whole + left])
     with open_recording(path) as recording:
         assert recording.answers.keys() == {"k1"} and "cut short" in recording.notes[0]
-        recording.append("k2", "b", Answer("x"))
+        recording.append([("k2", "b", Answer("x"))])
     with open_recording(path) as recording:
         assert recording.answers == {"k1": ANSWER, "k2": Answer("x")} and recording.notes == []
 
@@ -104,7 +104,7 @@ def test_a_first_line_that_is_torn_is_dropped(tmp_path: Path) -> None:
 def test_a_line_that_cannot_be_read_is_told_and_left(tmp_path: Path, row: str) -> None:
     path = tmp_path / "r.jsonl"
     with open_recording(path) as recording:
-        recording.append("k1", "a", ANSWER)
+        recording.append([("k1", "a", ANSWER)])
     path.write_bytes(path.read_bytes() + row.encode() + b"\n")
     with open_recording(path) as recording:
         assert recording.answers == {"k1": ANSWER} and "cannot be read: 1" in recording.notes[0]

@@ -8,7 +8,7 @@ import pytest
 from eval.gates.gate import Bound, Figures, Gate, NonInferior, Outcome, Ruling, judge_gate, load_gate, to_markdown
 from eval.gates.junit import to_junit
 from eval.stats.intervals import Rate, wilson
-from eval.stats.paired import Result
+from eval.stats.paired import PairedAnswer
 from plumbing.errors import UserError
 
 KNOWN = {
@@ -52,8 +52,10 @@ def gate_file(folder: Path, text: str) -> Path:
     return path
 
 
-def results(misses: range = range(0)) -> dict[str, Result]:
-    return {name: Result(request, f"c{i // 2}", i not in misses) for i, (name, request) in enumerate(REQUESTS.items())}
+def results(misses: range = range(0)) -> dict[str, PairedAnswer]:
+    return {
+        name: PairedAnswer(request, f"c{i // 2}", i not in misses) for i, (name, request) in enumerate(REQUESTS.items())
+    }
 
 
 def store(folder: Path, misses: range = range(0), **changes: object) -> Path:
@@ -86,16 +88,16 @@ BAD = {
     "unknown class": ("[classes]\nCUT = 0.1\n", "unknown name 'CUT' (known: max_share, TRUNCATED, PREAMBLE)"),
     "the wrong side": ("[classes]\nmin_low = 0.1\n", "unknown name 'min_low'"),
     "a name where there is one figure": ("[named]\nstrict = 0.5\n", "unknown name 'strict' (known: min_low)"),
-    "percent": ("[adherence]\nstrict = 90\n", "'strict' is 90, wanted a share from 0 to below 1"),
+    "percent": ("[adherence]\nstrict = 90\n", "'strict' is 90, expected a share from 0 to below 1"),
     "certainty": ("[adherence]\nstrict = 1.0\n", "no run can prove 1"),
     "never": ("[classes]\nTRUNCATED = 0.0\n", "no run can prove 0"),
-    "no number": ("[errors]\nmax_share = nan\n", "'max_share' is nan, wanted a share from 0 to 1"),
+    "no number": ("[errors]\nmax_share = nan\n", "'max_share' is nan, expected a share from 0 to 1"),
     "text": ("[named]\nmin_low = 'high'\n", "'named' is {'min_low': 'high'}, expected dict[str, float]"),
     "no table": ("adherence = 0.9\n", "'adherence' is 0.9, expected dict[str, float]"),
-    "empty": ("", "holds no bound"),
-    "an empty table": ("[adherence]\n", "holds no bound"),
+    "empty": ("", "does not hold a bound"),
+    "an empty table": ("[adherence]\n", "does not hold a bound"),
     "no margin": ("[non_inferior]\nreport = 'last'\n", "[non_inferior]: missing key 'margin'"),
-    "margin of the wrong sign": ("[non_inferior]\nreport = 'x'\nmargin = -0.1\n", "'margin' is -0.1, wanted"),
+    "margin of the wrong sign": ("[non_inferior]\nreport = 'x'\nmargin = -0.1\n", "'margin' is -0.1, expected"),
     "no report": ("[non_inferior]\nreport = 'none'\nmargin = 0.1\n", "none: no such file"),
     "no TOML": ("[adherence\n", "not valid TOML"),
 }
@@ -110,7 +112,7 @@ def test_a_wrong_file_is_one_line(tmp_path: Path, text: str, told: str) -> None:
 
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     text = "[sections]\nnotes = 0.9\n[classes]\nCUT = 2\n[non_inferior]\nmargin = 2\nreport = 'last'\n"
-    with pytest.raises(UserError, match=r"4 faults: .*notes.*CUT.*is 2, wanted.*'margin' is 2"):
+    with pytest.raises(UserError, match=r"4 faults: .*notes.*CUT.*is 2, expected.*'margin' is 2"):
         load_gate(gate_file(tmp_path, text), KNOWN, REQUESTS)
 
 
@@ -174,7 +176,7 @@ def test_nothing_counted_is_inconclusive() -> None:
             "30 answers are too few; about 78 would show that it is missed if the share stayed at 83.33 %",
         ),
         (Rate(190, 200, 0.95, 0.89, 0.98), 0.9, "200 answers are too few; more concepts would show that it is met"),
-        (wilson(18, 20), 0.9, "the interval holds the bound: 20 answers are too few"),
+        (wilson(18, 20), 0.9, "the bound is inside the interval: 20 answers are too few"),
     ],
 )
 def test_an_open_bound_says_what_would_close_it(rate: Rate, bound: float, told: str) -> None:
@@ -213,16 +215,16 @@ def test_the_worst_ruling_is_the_exit_code(verdicts: list[str], code: int) -> No
 def test_a_run_is_held_against_a_stored_one(tmp_path: Path, before: range, now: range, verdict: str) -> None:
     gate = load_gate(store(tmp_path, before), KNOWN, REQUESTS)
     ruling = judge_gate(gate, FIGURES, results(now)).rulings[0]
-    assert (ruling.title, ruling.verdict, ruling.wanted) == ("non_inferior last", verdict, "no more than 5 % worse")
+    assert (ruling.title, ruling.verdict, ruling.expected) == ("non_inferior last", verdict, "no more than 5 % worse")
     assert ("r0, r1" in ruling.cause) == (verdict == "below"), "what was lost is named"
 
 
 def test_the_concepts_decide_not_the_requests() -> None:
     """Twelve lost requests of twelve concepts are within the margin of 10 %; of two concepts they need not be."""
     names = list(REQUESTS)
-    reference = {name: Result("?", f"c{i // 2}", True) for i, name in enumerate(names)}
+    reference = {name: PairedAnswer("?", f"c{i // 2}", True) for i, name in enumerate(names)}
     spread = {name: replace(row, adheres=i % 16 != 0) for i, (name, row) in enumerate(reference.items())}
-    packed = {name: Result("?", f"c{i // 7}", i >= 13) for i, name in enumerate(names)}
+    packed = {name: PairedAnswer("?", f"c{i // 7}", i >= 13) for i, name in enumerate(names)}
     gate = Gate((), NonInferior("last", 0.1), reference)
     assert judge_gate(gate, FIGURES, spread).verdict == "inconclusive"
     assert sum(row.adheres is False for row in spread.values()) == sum(row.adheres is False for row in packed.values())
@@ -233,14 +235,14 @@ def test_the_concepts_decide_not_the_requests() -> None:
 
 def test_an_answer_that_never_came_is_told(tmp_path: Path) -> None:
     gate = load_gate(store(tmp_path), KNOWN, REQUESTS)
-    now = results(range(8)) | {"r199": Result(REQUESTS["r199"], "c99", None)}
+    now = results(range(8)) | {"r199": PairedAnswer(REQUESTS["r199"], "c99", None)}
     ruling = judge_gate(gate, FIGURES, now).rulings[0]
     assert ruling.cause == "199 pairs are too few; 1 requests lack an answer in one run"
 
 
 @pytest.mark.parametrize("changes", [{"request": "Who?"}, {"strict": "absent"}])
 def test_a_report_of_other_requests_is_refused_before_the_run(tmp_path: Path, changes: dict[str, str]) -> None:
-    with pytest.raises(UserError, match=r"'r0' is another request in the reference|wanted id, request"):
+    with pytest.raises(UserError, match=r"'r0' has another request in the reference|expected id, request"):
         load_gate(store(tmp_path, **changes), KNOWN, REQUESTS)
 
 
@@ -255,8 +257,11 @@ def test_junit_counts_and_tells() -> None:
     assert [case.get("name") for case in suite] == ["adherence strict", "adherence loose", "named"]
     assert [[child.tag for child in case] for case in suite] == [["system-out"], ["failure"], ["error"]]
     failure, error = suite[1][0], suite[2][0]
-    assert failure.get("type") == "below" and failure.get("message") == "the whole interval misses the bound"
-    assert failure.text == "wanted at least 99 %, found 97.5 % (94.3 to 98.9) of 200"
+    assert (
+        failure.get("type") == "below"
+        and failure.get("message") == "the whole interval is on the wrong side of the bound"
+    )
+    assert failure.text == "expected at least 99 %, found 97.5 % (94.3 to 98.9) of 200"
     assert error.get("type") == "inconclusive" and "too few" in str(error.get("message"))
 
 
@@ -271,9 +276,9 @@ def test_the_page_begins_with_what_did_not_pass() -> None:
     gate = Gate((Bound("errors", "", 0.5), Bound("adherence", "strict", 0.91), Bound("classes", "PREAMBLE", 0.02)))
     assert to_markdown(judge_gate(gate, FIGURES)) == (
         "### Gate: below (2 of 3 bounds met)\n\n"
-        "| bound | wanted | found | verdict |\n|---|---|---|---|\n"
+        "| bound | expected | found | verdict |\n|---|---|---|---|\n"
         "| classes PREAMBLE | at most 2 % | 5.0 % (2.7 to 9.0) of 200 |"
-        " **below**: the whole interval misses the bound |\n"
+        " **below**: the whole interval is on the wrong side of the bound |\n"
         "| errors | at most 50 % | 2 of 202 | pass |\n"
         "| adherence strict | at least 91 % | 95.0 % (91.0 to 97.3) of 200 | pass |\n"
     )

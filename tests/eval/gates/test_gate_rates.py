@@ -9,8 +9,8 @@ import pytest
 from contract.contract import load_contract
 from contract.example import read_examples
 from eval.gates.gate import judge_gate, load_gate, to_markdown
-from eval.gates.gate_rates import figures, known
-from eval.judge.answer_row import Judged
+from eval.gates.gate_rates import gate_rates, known_names
+from eval.judge.answer_row import AnswerRow
 from eval.judge.verdict import judge
 from models.answers import Answer
 from tests.conftest import ROOT
@@ -22,6 +22,6 @@ def test_flawless_answers_pass_every_shipped_gate(path: Path, tmp_path: Path) ->
     make_terminology(tmp_path / "dataset")
     contract = load_contract("terminology")
     examples = read_examples(tmp_path / "dataset/test.jsonl", contract)
-    rows = [Judged(e, a, judge(contract, e, a)) for e in examples for a in [Answer(e.response)]]
-    outcome = judge_gate(load_gate(path, known(contract, examples), {}), figures(contract, rows))
+    rows = [AnswerRow(e, a, judge(contract, e, a)) for e in examples for a in [Answer(e.response)]]
+    outcome = judge_gate(load_gate(path, known_names(contract, examples), {}), gate_rates(contract, rows))
     assert outcome.verdict == "pass", to_markdown(outcome)

@@ -17,7 +17,7 @@ from eval.judge.content import (
     key_words,
     numbers,
     prose_of,
-    share_told,
+    share_found,
     summarise_content,
     unsupported_numbers,
 )
@@ -94,8 +94,8 @@ def test_without_keywords_the_records_long_words_count() -> None:
 
 def test_a_keyword_that_the_request_gives_away_does_not_count() -> None:
     assert key_words(EXAMPLE, []) == ["sinus node", "pacemaker", "fainting"]
-    assert share_told("Pacemakers help.", ["pacemaker", "maker"]) == 0.5, "at the start of a word, in any case"
-    assert share_told("x", []) is None
+    assert share_found("Pacemakers help.", ["pacemaker", "maker"]) == 0.5, "at the start of a word, in any case"
+    assert share_found("x", []) is None
 
 
 def test_a_choice_is_right_or_wrong() -> None:

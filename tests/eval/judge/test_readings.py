@@ -12,7 +12,7 @@ from contract.contract import Contract, Record, load_contract
 from contract.example import Example
 from eval.judge.readings import lenient_forms, loose_forms, undress
 from eval.judge.verdict import Verdict, judge
-from eval.selftest.__main__ import generated_example
+from eval.selftest.clean_examples import generated_example
 from eval.selftest.mutations import mutants
 from models.answers import REPEATED, Answer
 from tests.eval.judge.test_verdict import CLEAN, CONTRACT, EXAMPLE, NOTE, RECORD
@@ -184,4 +184,3 @@ def test_a_text_too_long_to_be_an_answer_is_forgiven_nothing() -> None:
     contract = load_contract("terminology")
     text = "Sure!\n" + CLEAN.replace("urea,", "".join(map(str, range(15_000))))
     assert passes(judge(contract, EXAMPLE, Answer(text))) == READINGS["none"]
-    assert passes(judge(contract, EXAMPLE, Answer(text.removeprefix("Sure!\n"))))[0] is True

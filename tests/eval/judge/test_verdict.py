@@ -10,8 +10,9 @@ from data_gen.compose.dataset import make_dataset
 from data_gen.compose.split import SEED, split
 from data_gen.compose.task_data import load_task_data
 from data_gen.facts import read_facts
+from eval.judge.readings import LONGEST
 from eval.judge.verdict import CLASSES, judge, mentions, primary
-from eval.selftest.__main__ import generated_example
+from eval.selftest.clean_examples import generated_example
 from models.answers import REPEATED, Answer, failed
 from plumbing.errors import UserError
 from tests.conftest import ROOT
@@ -174,6 +175,15 @@ def test_every_class_that_the_contract_knows_is_on_the_list() -> None:
     source = "".join((ROOT / "contract" / name).read_text() for name in ("kinds.py", "reading.py", "diagnosis.py"))
     spelled = set(re.findall(r'"([A-Z]{3,}(?:_[A-Z]+)+|PREAMBLE|POSTAMBLE)"', source)) - {"MARK", "LINE_SCHEMA"}
     assert spelled and spelled <= set(CLASSES)
+
+
+def test_what_lies_too_far_behind_to_be_searched_still_fails() -> None:
+    filler = "".join(map(str, range(20_000)))[: LONGEST - len(CLEAN)]
+    long = CLEAN.replace("wastes", f"{filler}wastes", 1)
+    assert len(long) == LONGEST and judge(CONTRACT, EXAMPLE, Answer(long)).strict
+    verdict = judge(CONTRACT, EXAMPLE, Answer(long + "\nBye."))
+    assert [(v.cls, v.found, v.start) for v in verdict.violations] == [("POSTAMBLE", "\nBye.", LONGEST)]
+    assert not verdict.lenient, "a text that is too long has no variants"
 
 
 def test_an_unknown_class_never_passes() -> None:

@@ -108,7 +108,9 @@ def test_a_users_control_tokens_are_told_in_a_line(served: Server, folder: Path)
         "[INST]": 3, "[/INST]": 4, "<s>": 1, "</s>": 2,
     }  # fmt: skip
     [line] = control_line(found.control_tokens)
-    assert line.startswith("a user's words [INST] [/INST] <s> </s> become control tokens") and "injectable" in line
+    assert (
+        line.startswith("a user's words [INST] [/INST] <s> </s> become control tokens") and "open to injection" in line
+    )
     tamed = {text: token | {"served as": "text"} for text, token in found.control_tokens.items()}
     assert control_line(tamed) == ["a user's words [INST] [/INST] <s> </s> stay text when served"]
 

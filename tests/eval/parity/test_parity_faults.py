@@ -68,7 +68,7 @@ FIELDS: dict[str, tuple[dict[str, Any], str, set[str]]] = {
     ),
     "a stray space before [/INST]": (
         {"template": TEMPLATE.replace("[/INST]", " [/INST]")},
-        "white space alone differs in TEMPLATE: served 'Hypertension [/INST]', trained 'Hypertension[/INST]'; ",
+        "only white space differs in TEMPLATE: served 'Hypertension [/INST]', trained 'Hypertension[/INST]'; ",
         {"template", "text", "ids", "prompt tokens"},
     ),
     "a wrong stop": (
@@ -79,12 +79,12 @@ FIELDS: dict[str, tuple[dict[str, Any], str, set[str]]] = {
     "no stop": ({"parameters": {"stop": []}}, "the served stop is none, ", {"parameter stop", "stop"}),
     "another temperature": (
         {"parameters": {"temperature": 0.8}},
-        "served with other parameters than the Modelfile's (temperature); ",
+        "the served parameters are not the Modelfile's (temperature); ",
         {"parameter temperature"},
     ),
     "another system text": (
         {"system": "Be brief."},
-        "SYSTEM is another text than the contract's; ",
+        "SYSTEM is not the contract's text; ",
         {"system", "text", "ids", "prompt tokens"},
     ),
     "another TEMPLATE altogether": (

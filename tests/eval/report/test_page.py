@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 
 from contract.contract import Contract, Violation
-from eval.exam.comparison import compared, pretended
-from eval.exam.temperatures import ladder
-from eval.judge.answer_row import Judged, with_content
-from eval.judge.verdict import CLASSES, judge
-from eval.report.page import MEANING, cut, pieces, to_html
-from eval.report.report import Evidence, Report, summarise
-from eval.selftest.__main__ import generated_example
+from eval.exam.comparison import compare_models, judge_baselines
+from eval.exam.temperatures import rates_by_temperature
+from eval.judge.answer_row import AnswerRow, with_content
+from eval.judge.verdict import judge
+from eval.report.page import cut, pieces, to_html
+from eval.report.report import Evidence, Report
+from eval.report.summarise import summarise
+from eval.selftest.clean_examples import generated_example
 from models.answers import Answer, failed
 from tests.conftest import ROOT
 from tests.eval.judge.test_verdict import CLEAN, CONTRACT, EXAMPLE, FAULTS
@@ -94,7 +95,7 @@ class Page(HTMLParser):
             self.last.pre += data
         if tags[-1] == "mark":
             self.last.marks[-1].text += data
-        self.told += data if self.open[-1] == "p#told" else ""
+        self.told += data if self.open[-1] == "p#shown" else ""
         self.title += data if self.open[-1] == "title#" else ""
 
     @property
@@ -106,17 +107,17 @@ class Page(HTMLParser):
         return [shown for shown in self.articles.values() if not shown.hidden]
 
 
-def rows_of(*names: str, contract: Contract = CONTRACT) -> list[Judged]:
+def rows_of(*names: str, contract: Contract = CONTRACT) -> list[AnswerRow]:
     """The named answers; "lost" is one that never came.  Categories take turns."""
     rows = []
     for number, name in enumerate(names):
         example = dataclasses.replace(EXAMPLE, id=f"u/{name}", category=("heart & lung", "kidney")[number % 2])
         answer = failed("transport", f"refused {EVIL}") if name == "lost" else Answer(*ANSWERS[name])
-        rows.append(Judged(example, answer, None if answer.error_kind else judge(contract, example, answer)))
+        rows.append(AnswerRow(example, answer, None if answer.error_kind else judge(contract, example, answer)))
     return with_content(contract, rows)
 
 
-def page_of(rows: Sequence[Judged], settings: dict[str, Any] | None = None, **changes: Any) -> str:
+def page_of(rows: Sequence[AnswerRow], settings: dict[str, Any] | None = None, **changes: Any) -> str:
     report = dataclasses.replace(summarise(CONTRACT, "replay", "m", rows, 2.0), **changes)
     return to_html(report, Evidence(rows), settings or {})
 
@@ -128,8 +129,12 @@ def full_page() -> str:
         dataclasses.replace(row, verdict=base[0].verdict) if row.example.id == "u/weak note" else row for row in base
     ]
     hot = [dataclasses.replace(row, temperature=0.7) for row in rows]
-    others = [compared(name, of, rows, True) for name, of in pretended(CONTRACT, [r.example for r in rows]).items()]
-    changes = {"others": (compared("base", base, rows), *others), "ladder": ladder([*rows, *hot], 1)}
+    baselines = judge_baselines(CONTRACT, [row.example for row in rows])
+    others = [compare_models(name, of, rows, True) for name, of in baselines.items()]
+    changes = {
+        "others": (compare_models("base", base, rows), *others),
+        "ladder": rates_by_temperature([*rows, *hot], 1),
+    }
     report = dataclasses.replace(summarise(CONTRACT, "replay", "m", rows, 2.0), **changes)
     return to_html(report, Evidence(rows, hot, {"base": base}), {"digest": "abc", "options": {"stop": ["</s>"]}})
 
@@ -221,8 +226,8 @@ def test_the_page_tells_the_figures() -> None:
         "1 of 55 judged answers keep the form exactly",
         "Educational, not medical advice.",
         "56 attempted = 55 judged + 1 failed (1 transport)",
-        "empty sections pretend model 56 100.0 % 93.6 to 100.0",
-        "gained: 0", "lost: 1 u/weak note", "not compared, for want of an answer: 1 u/lost",
+        "empty sections baseline 56 100.0 % 93.6 to 100.0",
+        "gained: 0", "lost: 1 u/weak note", "not compared, because an answer is missing: 1 u/lost",
         "NOTE_WEAK 1 1.8 % 0.3 to 9.6 2 changes the words of the fixed text",
         "Answers that show a class, by section class whole answer definition explanation clinical_relevance note",
         "NOTE_WEAK 0 0 0 0 2",
@@ -252,11 +257,7 @@ def test_choices_have_their_scores() -> None:
     form = next(form for form in FORMS if any(type(section.kind).__name__ == "Choice" for section in form.sections))
     examples = [dataclasses.replace(generated_example(form, n), id=f"e/{n}") for n in range(6)]
     answers = [Answer(example.response) for example in examples]
-    rows = [Judged(e, a, judge(form, e, a)) for e, a in zip(examples, answers, strict=True)]
+    rows = [AnswerRow(e, a, judge(form, e, a)) for e, a in zip(examples, answers, strict=True)]
     report: Report = summarise(form, "replay", "m", rows, 1.0)
     text = " ".join(Page(to_html(report, Evidence(rows), {})).text.split())
     assert report.choices and all(f"Choice: {name} accuracy 100.0 % (" in text for name in report.choices)
-
-
-def test_every_class_has_a_meaning() -> None:
-    assert tuple(MEANING) == CLASSES

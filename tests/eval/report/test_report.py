@@ -7,12 +7,14 @@ import pytest
 
 from contract.contract import load_contract
 from eval import compare
-from eval.exam.comparison import compared as line_of
-from eval.exam.temperatures import ladder
-from eval.judge.answer_row import Judged, with_content
+from eval.exam.comparison import compare_models
+from eval.exam.temperatures import rates_by_temperature
+from eval.judge.answer_row import AnswerRow, with_content
 from eval.judge.verdict import judge
-from eval.report.markdown import table, to_markdown
-from eval.report.report import Evidence, Report, read_report, summarise, write_report
+from eval.report.markdown import to_markdown, to_terminal
+from eval.report.report import Evidence, Report, read_report
+from eval.report.summarise import summarise
+from eval.report.write import write_report
 from models.answers import REPEATED, Answer, failed
 from plumbing.errors import UserError, run
 from plumbing.handover import check_outputs, read_manifest
@@ -29,9 +31,9 @@ ANSWERS = {
 }
 
 
-def judged(*names: str) -> list[Judged]:
+def judged(*names: str) -> list[AnswerRow]:
     rows = [(EXAMPLE, ANSWERS[name]) for name in names]
-    return with_content(CONTRACT, [Judged(e, a, None if a.error_kind else judge(CONTRACT, e, a)) for e, a in rows])
+    return with_content(CONTRACT, [AnswerRow(e, a, None if a.error_kind else judge(CONTRACT, e, a)) for e, a in rows])
 
 
 def report_of(*names: str) -> Report:
@@ -88,13 +90,13 @@ def test_the_page_tells_counts_and_faults() -> None:
 def test_the_terminals_table_keeps_long_names_apart_and_says_which_answers_it_counts() -> None:
     rows, name = judged("clean", "weak note"), "medical-mistral:tiny-base"
     hot = [dataclasses.replace(row, temperature=0.7) for row in rows]
-    changes = {"ladder": ladder([*rows, *hot], 1), "others": (line_of(name, rows, rows),)}
-    lines = table(dataclasses.replace(report_of("clean", "weak note"), **changes)).splitlines()
+    changes = {"ladder": rates_by_temperature([*rows, *hot], 1), "others": (compare_models(name, rows, rows),)}
+    lines = to_terminal(dataclasses.replace(report_of("clean", "weak note"), **changes)).splitlines()
     shares = [line.split("%")[0] for line in lines if line.startswith("  ") and "%" in line]
     assert f"  against  {name}  50.0 " in shares and "  temperature 0.7                     50.0 " in shares
     assert len({len(share) for share in shares if " 50.0 " in share}) == 1, "one column"
     told = "judged + 0 failed (each request's first answer at temperature 0; the 2 others count by temperature only)"
-    assert told in lines[1] and "first answer" not in table(report_of("clean"))
+    assert told in lines[1] and "first answer" not in to_terminal(report_of("clean"))
 
 
 def test_a_clean_run_has_no_faults_to_tell() -> None:

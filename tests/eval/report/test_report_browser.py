@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.judge.answer_row import Judged
+from eval.judge.answer_row import AnswerRow
 from tests.eval.report.test_page import ANSWERS, ODD, ODD_SHOWN, Page, full_page, rows_of
 
 Browser = Callable[..., str]
@@ -37,11 +37,11 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Browser:
     return browse
 
 
-def count(*wanted: str, among: Callable[[Judged], Sequence[str]]) -> int:
+def count(*wanted: str, among: Callable[[AnswerRow], Sequence[str]]) -> int:
     return sum(set(wanted) <= set(among(row)) for row in rows_of(*ANSWERS) if row.verdict and not row.verdict.adheres)
 
 
-def shows(row: Judged) -> list[str]:
+def shows(row: AnswerRow) -> list[str]:
     assert row.verdict
     return [row.example.category, *(violation.cls for violation in row.verdict.violations)]
 

@@ -16,7 +16,10 @@ from eval.judge import content_faults as signs
 from eval.judge import verdict
 from eval.judge.verdict import CLASSES, judge
 from eval.selftest import __main__ as selftest
-from eval.selftest.__main__ import Result, check, clean_examples, generated_example, mutations
+from eval.selftest import clean_examples as clean
+from eval.selftest import mutations
+from eval.selftest.__main__ import TaskResult, check
+from eval.selftest.clean_examples import clean_examples, generated_example
 from models.answers import Answer
 from plumbing.errors import UserError, run
 from tests.conftest import ROOT
@@ -28,7 +31,7 @@ TERMINOLOGY = TASKS / "terminology.toml"
 @pytest.fixture(autouse=True)
 def few_mutants(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selftest, "MUTATED", 2)
-    monkeypatch.setattr(selftest, "GENERATED", 12)
+    monkeypatch.setattr(clean, "GENERATED", 12)
 
 
 @pytest.mark.parametrize("contract", SHIPPED, ids=lambda contract: contract.name)
@@ -57,7 +60,7 @@ def test_the_shipped_task_shows_every_class_in_several_ways() -> None:
 
 def test_the_mutants_are_not_spelled_by_the_judge() -> None:
     for name in ("mutations", "section_faults", "clean_answer"):
-        source = (ROOT / f"eval/{name}.py").read_text()
+        source = (ROOT / f"eval/selftest/{name}.py").read_text()
         assert "import re\n" not in source and "headings" not in source.partition('"""\n')[2].partition("\n\n\n")[0]
 
 
@@ -112,7 +115,7 @@ def test_a_loose_reading_that_fails_a_clean_answer_is_noticed(monkeypatch: pytes
 
 
 def _without_lenient(found: verdict.Verdict) -> verdict.Verdict:
-    return verdict.Verdict(found.violations, found.primary, found.strict, found.loose, False, None)
+    return verdict.Verdict(found.violations, found.primary, found.strict, found.loose, False, None, found.reading)
 
 
 def test_clean_answers_are_made_from_a_tasks_own_facts(tmp_path: Path) -> None:
@@ -215,7 +218,7 @@ def test_an_unknown_rule_is_one_line_and_never_a_pass(
 
 
 def test_a_result_with_one_miss_or_one_alarm_fails() -> None:
-    make: Callable[..., Result] = lambda failed=0, **found: Result(  # noqa: E731
+    make: Callable[..., TaskResult] = lambda failed=0, **found: TaskResult(  # noqa: E731
         "t", "words", 1, failed, {"PREAMBLE": selftest.Detection(**found)}, ()
     )
     assert make(mutants=3, detected=3, primary=1).passed

@@ -103,7 +103,7 @@ def test_an_interval_holds_its_share_and_a_hit_more_lowers_no_end(
 def test_nothing_to_draw() -> None:
     assert clustered([], []) == (0, 1) and clustered_rate([], []).share is None
     for hits, clusters in (([], []), ([1.0], []), ([1.0], ["a", "b"])):
-        with pytest.raises(ValueError, match="one cluster a value"):
+        with pytest.raises(ValueError, match="one cluster for each value"):
             bootstrap(hits, clusters)
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.stats.intervals import unseen, z_value
-from eval.stats.paired import Result, check_same, clustered_difference, mcnemar, pair, read_results, tango
+from eval.stats.paired import PairedAnswer, check_same, clustered_difference, mcnemar, pair, read_paired_answers, tango
 from plumbing.errors import UserError
 
 # gained, lost, n, confidence, the ends as printed
@@ -91,10 +91,10 @@ def test_a_clustered_difference_counts_concepts() -> None:
     assert clustered_difference([], []) == (-1, 1)
 
 
-def results(hits: str) -> dict[str, Result]:
+def results(hits: str) -> dict[str, PairedAnswer]:
     """A run from a letter a request: y, n, or - for no answer; two requests a concept."""
     adheres = {"y": True, "n": False, "-": None}
-    return {f"r{i}": Result(f"What is {i}?", f"c{i // 2}", adheres[letter]) for i, letter in enumerate(hits)}
+    return {f"r{i}": PairedAnswer(f"What is {i}?", f"c{i // 2}", adheres[letter]) for i, letter in enumerate(hits)}
 
 
 def test_two_runs_by_hand() -> None:
@@ -124,9 +124,7 @@ def test_runs_of_different_requests_are_refused_by_name() -> None:
     check_same(same, dict(reversed(same.items())))
     with pytest.raises(UserError) as told:
         check_same(same | {"mine": "?"}, same | {"b": "Who?", "theirs": "?"})
-    assert "3 faults: 'mine' stands in the measured run alone; 'theirs' stands in the reference alone; 'b' is" in str(
-        told.value
-    )
+    assert "3 faults: 'mine' is only in the measured run; 'theirs' is only in the reference; 'b' has" in str(told.value)
     with pytest.raises(UserError, match="and 20 more"):
         pair(results("y" * 30), {})
 
@@ -139,11 +137,11 @@ def row(name: str, **changes: object) -> str:
 def test_a_report_is_read_back(tmp_path: Path) -> None:
     lines = row("a") + row("b", strict=False, loose=True) + row("c", error_kind="server", strict="absent")
     (tmp_path / "answers.jsonl").write_text(lines)
-    read = read_results(tmp_path)
+    read = read_paired_answers(tmp_path)
     assert read == {
-        "a": Result("What is a?", "a", True), "b": Result("What is b?", "b", False), "c": Result("What is c?", "c", None)
+        "a": PairedAnswer("What is a?", "a", True), "b": PairedAnswer("What is b?", "b", False), "c": PairedAnswer("What is c?", "c", None)
     }  # fmt: skip
-    assert read_results(tmp_path / "answers.jsonl") == read
+    assert read_paired_answers(tmp_path / "answers.jsonl") == read
 
 
 @pytest.mark.parametrize(
@@ -151,19 +149,19 @@ def test_a_report_is_read_back(tmp_path: Path) -> None:
     [
         ("{\n", "line 1: not JSON"),
         (row("a") + row("a"), "line 2: a second answer for 'a'"),
-        (row("a", strict="absent"), "line 1: wanted id, request, concept, error_kind and strict"),
-        (row("a", strict="yes"), "line 1: wanted id"),
-        ("[]\n", "line 1: wanted id"),
+        (row("a", strict="absent"), "line 1: expected id, request, concept, error_kind and strict"),
+        (row("a", strict="yes"), "line 1: expected id"),
+        ("[]\n", "line 1: expected id"),
     ],
 )
 def test_a_report_that_cannot_be_read_is_one_line(tmp_path: Path, lines: str, told: str) -> None:
     path = tmp_path / "answers.jsonl"
     path.write_text(lines)
     with pytest.raises(UserError) as error:
-        read_results(tmp_path)
+        read_paired_answers(tmp_path)
     assert str(error.value).startswith(f"{path}: {told}")
 
 
 def test_a_report_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file; name a report folder"):
-        read_results(tmp_path / "none")
+        read_paired_answers(tmp_path / "none")
