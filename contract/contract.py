@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Contract(Form):
 
     name: str
     about: str
+    example: str = field(default="", compare=False)  # a request that hints and cards show; not part of the form
 
     @functools.cached_property
     def reader(self) -> Reader:
@@ -124,6 +125,7 @@ def load_contract(task: str | Path) -> Contract:
         sections=tuple(_section(row) for row in table["section"]),
         name=table["name"],
         about=table["about"],
+        example=table.get("example", ""),
     )
     faults = _head_faults(contract)
     if faults:
@@ -138,14 +140,17 @@ def _section(row: dict[str, Any]) -> Section:
 
 
 _SECTION_KEYS = ("name", "title", "kind")
-_TASK_KEYS = {"name": str, "about": str, "heading": str, "separator": str, "section": list, "data": dict}
+_TASK_KEYS = {
+    "name": str, "about": str, "heading": str, "separator": str, "section": list, "example": str, "data": dict,
+}  # fmt: skip
+_OPTIONAL = ("example", "data")
 
 
 def _table_faults(table: dict[str, Any]) -> list[str]:
     faults = [unknown_key(key, _TASK_KEYS) for key in table if key not in _TASK_KEYS]
     for key, kind in _TASK_KEYS.items():
         if key not in table:
-            faults += [] if key == "data" else [f"missing key '{key}'"]
+            faults += [] if key in _OPTIONAL else [f"missing key '{key}'"]
         elif not isinstance(table[key], kind):
             faults.append(f"'{key}' is {table[key]!r}, wanted {_SPELLED.get(key, 'text')}")
     rows = table.get("section")
@@ -154,10 +159,21 @@ def _table_faults(table: dict[str, Any]) -> list[str]:
         for number, row in enumerate(rows, 1):
             faults += _section_faults(number, row)
         faults += _double_faults(rows)
-    return faults + _form_faults(table)
+    return faults + _example_faults(table) + _form_faults(table)
 
 
 _SPELLED = {"section": "[[section]] tables", "data": "a [data] table"}
+
+
+def _example_faults(table: dict[str, Any]) -> list[str]:
+    example = table.get("example")
+    if not isinstance(example, str):
+        return []
+    try:
+        plain_line(example)
+    except ValueError as error:
+        return [f"'example': {error}"]
+    return []
 
 
 def _section_faults(number: int, row: Any) -> list[str]:

@@ -20,8 +20,6 @@ from quantize.modelfile import Fields, fields, modelfiles
 from quantize.ollama_api import Ollama
 from quantize.progress import progress
 
-EXAMPLE = "Explain the medical term: Hypertension"
-
 
 def main() -> None:
     args = _parser().parse_args()
@@ -29,7 +27,8 @@ def main() -> None:
     names = {args.name: args.type} if args.type else tags(args.name, _types(read_manifest(folder, "model")))
     for name, digest in register_all(folder, names, ollama).items():
         print(f"{name} is registered ({digest[:12]})")
-    print(f'next: ollama run {args.name} "{EXAMPLE}"')
+    request = load_contract(folder / "task.toml").example or "YOUR REQUEST"
+    print(f"next: ollama run {args.name} {json.dumps(request, ensure_ascii=False)}")
 
 
 def tags(name: str, types: Sequence[str]) -> dict[str, str]:

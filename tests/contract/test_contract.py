@@ -218,6 +218,9 @@ BAD_TASKS = [
     ('"{title}: "', '"- {title}: "', ["heading '- Alpha:' looks like the list mark '- '"]),
     ('"{title}: "', '"# {title}"', []),
     ('title = "Beta"', 'title = "Alpha:"', ["heading 'Alpha::' begins with heading 'Alpha:'"]),
+    ('about = "', 'example = ""\nabout = "', ["'example': wanted text, found ''"]),
+    ('about = "', 'example = ["Hi"]\nabout = "', ["'example' is ['Hi'], wanted text"]),
+    ('about = "', 'example = "one\\ntwo"\nabout = "', ["'example': wanted one line"]),
     ("[[section]]", "[[sections]]", ["unknown key 'sections' (did you mean 'section'?)", "missing key 'section'"]),
 ]
 
@@ -235,6 +238,17 @@ def test_a_bad_task_gets_one_line_with_all_its_faults(tmp_path: Path, old: str, 
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
     for part in said:
         assert part in str(caught.value)
+
+
+def test_an_example_changes_neither_the_prompt_nor_which_contract_it_is(tmp_path: Path) -> None:
+    """A model folder made before the key was added still belongs to the same task."""
+    path = tmp_path / "my.toml"
+    path.write_text(GOOD, encoding="utf-8")
+    without = load_contract(path)
+    path.write_text('example = "Say A."\n' + GOOD, encoding="utf-8")
+    contract = load_contract(path)
+    assert (without.example, contract.example) == ("", "Say A.")
+    assert contract == without and contract.system_prompt() == without.system_prompt()
 
 
 def test_all_faults_of_a_task_are_told_at_once(tmp_path: Path) -> None:
