@@ -154,7 +154,7 @@ def _exported(source: Source) -> Iterator[Path]:
         return
     if source.adapter is None:
         raise UserError(f"{source.folder}: an untuned model without {F16}; export it with --type f16 as well")
-    from quantize.__main__ import export
+    from quantize.export import export
 
     size = sum(path.stat().st_size for path in weight_files(source.base_folder))  # at most: float32 is halved
     check_disk(

@@ -16,9 +16,9 @@ from contract.contract import load_contract
 from models.ollama_address import server_url
 from plumbing.errors import UserError, run
 from plumbing.handover import Manifest, check_outputs, read_manifest
+from plumbing.progress import byte_progress
 from quantize.modelfile import Fields, fields, modelfiles
 from quantize.ollama_api import Ollama
-from quantize.progress import progress
 
 
 def main() -> None:
@@ -95,7 +95,7 @@ def upload(ollama: Ollama, gguf: Path, sha256: str) -> None:
     """Send the weights, unless the server has them."""
     if ollama.has_blob(sha256):
         return
-    with progress(gguf.name, gguf.stat().st_size) as advance:
+    with byte_progress(gguf.name, gguf.stat().st_size) as advance:
 
         def body() -> Iterator[bytes]:
             with gguf.open("rb") as file:

@@ -14,9 +14,9 @@ import pytest
 
 from plumbing.errors import UserError
 from plumbing.handover import read_manifest, sha256, write_manifest
-from quantize.__main__ import export
 from quantize.check import Source, check, open_source, read_pairs
 from quantize.check_figures import EXPORTED, QUANTISED, Compared, Seen, compare
+from quantize.export import export
 from quantize.recipe import RECIPES
 from tests.conftest import ROOT, make_small_adapter, make_small_base
 
@@ -113,7 +113,7 @@ def other_rope(adapter: Path, base: Path) -> None:
 
 
 def unpermuted(monkeypatch: pytest.MonkeyPatch) -> None:
-    from quantize.families import Placed
+    from quantize.layout import Placed
 
     monkeypatch.setattr(Placed, "arrange", lambda self, weight: weight)
 

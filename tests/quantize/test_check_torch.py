@@ -11,9 +11,9 @@ import pytest
 
 from plumbing.errors import UserError
 from quantize import check_torch, preflight
-from quantize.__main__ import export
 from quantize.check import check, open_source, read_pairs
 from quantize.check_torch import torch_logits, torch_memory
+from quantize.export import export
 from tests.conftest import make_small_adapter, make_small_base
 
 ANSWERS = [([1, 5, 9, 300, 12, 700], 3), ([1, 40, 41, 42, 43, 44, 45, 46, 47, 2], 1), ([1, 7], 1)]

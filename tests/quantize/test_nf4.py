@@ -15,7 +15,7 @@ import pytest
 from models.tensors import Tensor, open_base, open_file
 from plumbing.errors import UserError
 from plumbing.handover import read_manifest, write_manifest
-from quantize.__main__ import export
+from quantize.export import export
 from quantize.nf4 import LEVELS, Nf4, four_bit_base, onto_nf4
 from tests.conftest import ROOT, make_small_adapter
 

@@ -16,7 +16,7 @@ import pytest
 
 from plumbing.errors import UserError
 from plumbing.handover import read_manifest, sha256, write_manifest
-from quantize.__main__ import export
+from quantize.export import export
 from quantize.modelfile import render
 from quantize.ollama_api import Ollama
 from quantize.recipe import RECIPES
