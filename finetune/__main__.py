@@ -1,4 +1,4 @@
-"""Dataset folder + preset -> adapter folder.  `python -m finetune tiny --data artifacts/terminology/dataset --out DIR`"""
+"""Dataset folder + preset -> adapter folder.  `python -m finetune PRESET --data DIR --out DIR`"""
 
 from __future__ import annotations
 
@@ -143,10 +143,9 @@ def _counts(model: Any, rows: list[dict[str, list[int]]]) -> dict[str, Any]:
 
 def _silence_libraries() -> None:
     """Turn off the libraries' own progress bars and advice; ours are shown instead."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TQDM_DISABLE", "1")
+    quiet = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
+    for name, value in (quiet | {"TOKENIZERS_PARALLELISM": "false"}).items():
+        os.environ.setdefault(name, value)
 
 
 def _parser() -> argparse.ArgumentParser:

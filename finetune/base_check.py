@@ -1,4 +1,4 @@
-"""A base's folder -> its shape, after checking that config.json, tokenizer.model and weights can be read and fit together.
+"""A base's folder -> its shape, after checking that config.json, tokenizer and weights fit together.
 
 Without this check a download that was cut short would end in a traceback of transformers.  Worse, a layer whose weights
 are missing would start from random values without a warning.

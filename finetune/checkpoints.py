@@ -1,4 +1,4 @@
-"""A run's checkpoints, in a folder beside its --out: which run may resume from them, and which are complete.
+"""A run's checkpoints beside its --out: which run may resume from them, and which are complete.
 
 The folder holds the trainer's `checkpoint-N` folders, `run.json` (the settings and inputs that the run started with) and
 `plan.json` (written by train_with_fallback.py).

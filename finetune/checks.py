@@ -1,4 +1,4 @@
-"""Checks of the real batch and model before the first step, and of the weights after the last.  A fault ends the run."""
+"""Checks of the batch and model before the first step, and of the weights after the last."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sets the environment that torch's kernels (oneDNN) need on this CPU.  Call it before torch is imported."""
+"""Sets the environment that torch's CPU kernels (oneDNN) need.  Call it before importing torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs Unsloth's decoder as CUDA graphs: one launch instead of thousands for which the GPU would wait.
+"""Runs Unsloth's decoder as CUDA graphs: one launch instead of thousands that the GPU waits for.
 
 A graph has one shape, so a batch's rows are padded to one of a few lengths.  Attention looks back only, so the padding
 after a row's end changes nothing.  Graphs are for one process and one micro-batch a step: the gradients are in a graph's

@@ -1,4 +1,4 @@
-"""Invented names that replace a concept's name, so that the model can answer only by copying the name."""
+"""Invented names that replace a concept's name, so that the model learns to copy the name."""
 
 from __future__ import annotations
 

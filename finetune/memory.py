@@ -55,16 +55,9 @@ def activations(shape: Shape) -> int:
 
 
 def predicted_peak(
-    shape: Shape,
-    engine: str,
-    lora: int,
-    four_bit: bool,
-    checkpointing: bool,
-    tokens: int,
-    width: int = 2,
-    shards: int = 1,
+    shape: Shape, engine: str, lora: int, four_bit: bool, checkpointing: bool, tokens: int, width: int = 2, shards: int = 1,
     graphs: int = 1,
-) -> float:
+) -> float:  # fmt: skip
     """GiB at the peak of a training step over `tokens` tokens; `lora` is the number of trained parameters.
 
     `width` is the bytes of a value: 2 in bf16 and fp16, 4 in fp32.  Each of several CUDA `graphs` keeps its own gradients.

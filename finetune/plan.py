@@ -7,6 +7,7 @@ step; the cheapest one that fits into memory is chosen.  A setting that the user
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -74,15 +75,9 @@ def read_gpu(limit: float) -> Gpu:
 
 
 def make_plans(
-    settings: Settings,
-    pinned: Collection[str],
-    shape: Shape,
-    lengths: Sequence[int],
-    gpu: Gpu,
-    engine: str,
-    precision: str = "bf16",
-    devices: int = 1,
-) -> list[TrainingPlan]:
+    settings: Settings, pinned: Collection[str], shape: Shape, lengths: Sequence[int], gpu: Gpu, engine: str,
+    precision: str = "bf16", devices: int = 1,
+) -> list[TrainingPlan]:  # fmt: skip
     """The plans that fit: the best first, then plans to fall back on, each with less memory than the one before.
 
     `lengths` are the rows' lengths in tokens, `pinned` the settings that must not be changed.  Raises UserError when the
@@ -90,11 +85,15 @@ def make_plans(
     """
     own = share_of_one(settings, devices)
     rows = own.batch * own.accumulation
+    free: dict[str, list] = {  # what a plan may choose
+        "batch": [batch for batch in range(1, rows + 1) if rows % batch == 0],
+        "checkpointing": [False, True],
+        "load_in_4bit": [False, True] if settings.load_in_4bit else [False],
+    }
+    choices = [[getattr(own, key)] if key in pinned else values for key, values in free.items()]
     ways = [
         _plan(settings, shape, lengths, engine, precision, devices, (batch, rows // batch, checkpointing, four_bit))
-        for batch in _choices(own, "batch", pinned, [batch for batch in range(1, rows + 1) if rows % batch == 0])
-        for checkpointing in _choices(own, "checkpointing", pinned, [False, True])
-        for four_bit in _choices(own, "load_in_4bit", pinned, [False, True] if settings.load_in_4bit else [False])
+        for batch, checkpointing, four_bit in itertools.product(*choices)
         if "accumulation" not in pinned or batch * own.accumulation == rows
     ]
     fitting = sorted((way for way in ways if way.peak <= gpu.free * HEADROOM), key=lambda way: (way.cost, way.peak))
@@ -105,8 +104,10 @@ def make_plans(
             "free some, or lower max_length or lora_r"
         )
     plans = fitting[:1]
-    plans += [way for way in fitting[1:] if way.peak < 0.9 * plans[0].peak]
-    return [way for i, way in enumerate(plans) if i == 0 or way.peak < min(p.peak for p in plans[:i])]
+    for way in fitting[1:]:
+        if way.peak < min(0.9 * plans[0].peak, plans[-1].peak):
+            plans.append(way)
+    return plans
 
 
 def share_of_one(settings: Settings, devices: int) -> Settings:
@@ -130,10 +131,6 @@ def reason(plan: TrainingPlan, settings: Settings, pinned: Collection[str], gpu:
     if plan.accumulation > 1 and not {"batch", "accumulation"} & set(pinned):
         why.append("a larger batch would not fit or not be faster")
     return f"{why[0]}; {', '.join(why[1:])}" if why[1:] else why[0]
-
-
-def _choices(settings: Settings, key: str, pinned: Collection[str], others: list) -> list:
-    return [getattr(settings, key)] if key in pinned else others
 
 
 def _plan(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 from finetune.memory import GIB
@@ -50,6 +50,13 @@ class Meter:
         left = self.seconds_a_step() * (all_steps - self.done)
         return f"step {self.done}/{all_steps}  {self.note()}  {left:.0f} s left"
 
+    def display(self, all_steps: int) -> AbstractContextManager[Callable[[int], None]]:
+        return progress(
+            "training", all_steps, line=lambda: self.line(all_steps),
+            due=lambda done: done in (1, all_steps) or done % 50 == 0,
+            note=lambda: self.note() if self.done > self.first else "",
+        )  # fmt: skip
+
     def figures(self) -> dict[str, float]:
         """Seconds, tokens a second and GiB of the whole training."""
         return {
@@ -61,23 +68,17 @@ class Meter:
 
 
 def make_callback(meter: Meter, stack: ExitStack, after_first: Callable[[], None] = lambda: None) -> Any:
-    """A Trainer callback that shows what `meter` measures until `stack` closes.  A loss of NaN raises a UserError.
+    """A Trainer callback that shows what `meter` measures until `stack` closes.
 
-    `after_first` is called once, after the first step that this process trains.
+    `after_first` is called once, after the first step that this process trains.  Raises UserError when the loss is not a
+    number: further training would be useless.
     """
     from transformers import TrainerCallback
 
     class Callback(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             meter.start(state.global_step)
-            steps = state.max_steps
-            self.show = lambda done: None
-            if state.is_world_process_zero:
-                display = progress(
-                    "training", steps, line=lambda: meter.line(steps), due=lambda n: n in (1, steps) or n % 50 == 0,
-                    note=lambda: meter.note() if meter.done > meter.first else "",
-                )  # fmt: skip
-                self.show = stack.enter_context(display)
+            self.show = stack.enter_context(meter.display(state.max_steps)) if state.is_world_process_zero else str
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if meter.done == meter.first:
@@ -91,22 +92,18 @@ def make_callback(meter: Meter, stack: ExitStack, after_first: Callable[[], None
         def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             control.should_log = True  # so that an epoch's mean is the mean over every row once
 
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-            if "loss" in (logs := logs or {}):
-                meter.loss = logs["loss"]
-                check_loss(meter.loss, meter.done)
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+            meter.loss = logs.get("loss", meter.loss)
+            if "loss" in logs and not math.isfinite(meter.loss):
+                cure = "lower learning_rate or use precision=fp32"
+                raise UserError(f"step {meter.done}: the loss is {meter.loss}; {cure}")
+            if "loss" in logs:
                 self.show(meter.done)
 
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             meter.stop()
 
     return Callback()
-
-
-def check_loss(loss: float, step: int) -> None:
-    """Raises UserError when the loss is not a number: further training would be useless."""
-    if not math.isfinite(loss):
-        raise UserError(f"step {step}: the loss is {loss}; lower learning_rate or use precision=fp32")
 
 
 def peak_gpu_memory() -> float:

@@ -1,4 +1,4 @@
-"""Rows + model -> adapter: one TRL SFTTrainer for both engines, with checkpoints, progress lines and the loss curve."""
+"""Rows + model -> adapter and loss curve, by TRL's SFTTrainer for both engines."""
 
 from __future__ import annotations
 
@@ -22,13 +22,7 @@ TRACKERS = ("none", "tensorboard", "wandb", "trackio")
 
 
 def train(
-    model: Any,
-    tokenizer: Any,
-    rows: list[Row],
-    settings: Settings,
-    checkpoints: Path,
-    resume: bool,
-    report_to: str = "none",
+    model: Any, tokenizer: Any, rows: list[Row], settings: Settings, checkpoints: Path, resume: bool, report_to: str
 ) -> tuple[list[dict[str, float]], dict[str, float]]:
     """Train in place.  Returns the loss curve as [{step, loss, learning_rate}], and the figures of `Meter`.
 
@@ -61,7 +55,7 @@ def train(
     return curve, meter.figures()
 
 
-def _arguments(settings: Settings, checkpoints: Path, report_to: str = "none") -> Any:
+def _arguments(settings: Settings, checkpoints: Path, report_to: str) -> Any:
     import torch
     from trl import SFTConfig
 

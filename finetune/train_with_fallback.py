@@ -1,4 +1,4 @@
-"""Train by the best plan.  If it still runs out of memory, print a line and fall back to the next smaller plan."""
+"""Trains by the best plan.  If it still runs out of memory, it falls back to the next smaller plan."""
 
 from __future__ import annotations
 
@@ -31,16 +31,13 @@ class Trained:
 
 
 def train_as_planned(
-    plans: Sequence[TrainingPlan],
-    settings: Settings,
-    engine: str,
-    folder: Path,
-    rows: list[Row],
-    tokenizer: Any,
-    checkpoints: Path,
-    args: argparse.Namespace,
-) -> Trained:
-    """Try the plans in turn; without plans, use the settings as they are.  A resumed run keeps its first plan."""
+    plans: Sequence[TrainingPlan], settings: Settings, engine: str, folder: Path, rows: list[Row], tokenizer: Any,
+    checkpoints: Path, args: argparse.Namespace,
+) -> Trained:  # fmt: skip
+    """If a plan still runs out of memory, print a line and fall back to the next smaller plan.
+
+    Without plans the settings are used as they are.  A resumed run starts with the plan that it had.
+    """
     if args.resume:
         plans = _resumed(checkpoints, plans)
         wait_for_all()  # every process must have read the plan before the first one writes it again

@@ -1,4 +1,4 @@
-"""A base's name or folder -> the checked folder of its weights: a local copy, or the Hugging Face Hub's cache."""
+"""A base -> the checked folder of its weights: a local copy, or the Hugging Face Hub's cache."""
 
 from __future__ import annotations
 

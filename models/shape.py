@@ -1,4 +1,4 @@
-"""A base's config.json -> its Shape: layers, widths, heads and context, and the tensors that a model of it has."""
+"""A base's config.json -> its Shape: layers, widths, heads, context, and the tensors it must have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adapter folder + its base -> model folder: GGUFs, Modelfiles, manifest.  `python -m quantize ADAPTER_DIR --out DIR`"""
+"""Adapter folder + its base -> model folder with GGUFs.  `python -m quantize ADAPTER_DIR --out DIR`"""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from pathlib import Path
 
 from plumbing.errors import run
 from plumbing.handover import read_manifest
-from quantize.export import DEFAULT, export, gguf_path
-from quantize.recipe import RECIPES
+from quantize.recipe import DEFAULT, RECIPES
 
 
 def main() -> None:
     args = _parser().parse_args()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # each of our threads multiplies its own rows; NumPy comes later
+    from quantize.export import export, gguf_path
+
     started = time.monotonic()
     out = Path(args.out)
     for layout in export(Path(args.adapter), out, args.type, args.base, args.base_only, args.card, args.onto):

@@ -1,4 +1,4 @@
-"""Adapter folder + its base -> model folder: GGUFs, Modelfiles, task, base and manifest, complete or not at all."""
+"""Adapter folder + its base -> model folder, complete or not at all: GGUFs, Modelfiles, manifest."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import time
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from contract.base import Base, load_base
 from contract.contract import Contract, load_contract
 from models.base_folder import base_digest, check_base_folder, find_base_folder
+from models.shape import read_shape
+from models.tensors import open_base
 from plumbing.errors import UserError, unknown_key
 from plumbing.handover import (
     MANIFEST,
@@ -27,16 +28,15 @@ from plumbing.handover import (
 )
 from plumbing.progress import byte_progress
 from quantize.adapter_config import ADAPTER_WEIGHTS
+from quantize.gguf_file import GgufLayout, lay_out, parts, write_ggufs
 from quantize.modelfile import fields, modelfiles
+from quantize.nf4 import four_bit_base
 from quantize.preflight import check_disk, check_memory
-from quantize.recipe import RECIPES
+from quantize.recipe import DEFAULT, RECIPES
+from quantize.stream import cores, load_quantizer, memory
+from quantize.vocabulary import read_vocabulary
+from quantize.weights import open_adapter
 
-if TYPE_CHECKING:
-    from models.tensors import Tensor
-    from quantize.gguf_file import GgufLayout
-    from quantize.nf4 import Difference
-
-DEFAULT = "q4_k_m"
 PACKAGES = ("numpy", "gguf", "sentencepiece", "llama-cpp-python")
 
 
@@ -52,14 +52,9 @@ class Source:
 
 
 def export(
-    adapter: Path,
-    out: Path,
-    types: str = DEFAULT,
-    base_folder: str | None = None,
-    base_only: bool = False,
-    card: str = "",
+    adapter: Path, out: Path, types: str = DEFAULT, base_folder: str | None = None, base_only: bool = False, card: str = "",
     onto: str = "16bit",
-) -> list[GgufLayout]:
+) -> list[GgufLayout]:  # fmt: skip
     """Write the model folder `out`, complete or not at all.  `types` is as in --type: the first is the default.
 
     Everything is checked before the first byte is written, except one thing: whether the base is the adapter's own.
@@ -69,11 +64,15 @@ def export(
     check_replaceable(out, "model")
     if base_only and onto != "16bit":
         raise UserError(f"--onto {onto} is for an adapter; leave --base-only or --onto out")
-    source = _open(adapter, base_folder)
-    tensors, difference = _base_tensors(source, onto)
-    layouts = _lay_out(source, tensors, read_types(types), base_only)
-    texts = modelfiles(fields(source.contract, source.base, card), [layout.type for layout in layouts])
-    _check_resources(out, layouts)
+    source, kinds = _open(adapter, base_folder), read_types(types)
+    base, shape = open_base(source.folder), read_shape(source.folder)
+    base, difference = four_bit_base(base, adapter) if onto == "nf4" else (base, None)
+    base, loras = (base, {}) if base_only else open_adapter(adapter, base)
+    vocabulary = read_vocabulary(source.folder, source.base, shape.vocabulary)
+    layouts = [lay_out(kind, shape, vocabulary, base, loras) for kind in kinds]
+    texts = modelfiles(fields(source.contract, source.base, card), kinds)
+    check_disk(out, sum(layout.bytes for layout in layouts))
+    check_memory(memory(parts(layouts), cores()), cores())
     check_outputs(adapter, source.manifest)
     with new_folder(out, "model") as new:
         proof = start_check(source)
@@ -83,8 +82,8 @@ def export(
             (new / name).write_bytes(text.encode())
         for name in ("task.toml", "base.toml"):
             shutil.copyfile(adapter / name, new / name)
-        settings = {"type": layouts[0].type, "types": [layout.type for layout in layouts], "base_only": base_only}
-        settings |= {"base_folder": str(source.folder)} | ({"card": card} if card else {})
+        settings = {"type": kinds[0], "types": kinds, "base_only": base_only, "base_folder": str(source.folder)}
+        settings |= {"card": card} if card else {}
         counts = {"tensors": len(layouts[0].entries), "blocks": {layout.type: layout.kinds() for layout in layouts}}
         if difference:
             settings, counts = settings | {"onto": onto}, counts | {"onto_difference": difference.relative()}
@@ -149,42 +148,10 @@ def _open(adapter: Path, base_folder: str | None) -> Source:
     return Source(adapter, manifest, load_contract(adapter / "task.toml"), base, folder)
 
 
-def _base_tensors(source: Source, onto: str) -> tuple[dict[str, Tensor], Difference | None]:
-    """The base's tensors.  For the 4-bit base also how far they are from the 16-bit ones."""
-    from models.tensors import open_base
-    from quantize.nf4 import four_bit_base
-
-    tensors = open_base(source.folder)
-    return four_bit_base(tensors, source.adapter) if onto == "nf4" else (tensors, None)
-
-
-def _lay_out(source: Source, tensors: dict[str, Tensor], types: list[str], base_only: bool) -> list[GgufLayout]:
-    from models.shape import read_shape
-    from quantize.gguf_file import lay_out
-    from quantize.vocabulary import read_vocabulary
-    from quantize.weights import open_adapter
-
-    shape = read_shape(source.folder)
-    tensors, loras = (tensors, {}) if base_only else open_adapter(source.adapter, tensors)
-    vocabulary = read_vocabulary(source.folder, source.base, shape.vocabulary)
-    return [lay_out(kind, shape, vocabulary, tensors, loras) for kind in types]
-
-
-def _check_resources(out: Path, layouts: list[GgufLayout]) -> None:
-    from quantize.gguf_file import parts
-    from quantize.stream import cores, memory
-
-    check_disk(out, sum(layout.bytes for layout in layouts))
-    check_memory(memory(parts(layouts), cores()), cores())
-
-
 def _write(
     new: Path, layouts: list[GgufLayout], source: Source, base_only: bool, proof: Future[None]
 ) -> dict[str, str]:
     """Write the GGUFs.  Returns file name -> sha256."""
-    from quantize.gguf_file import write_ggufs
-    from quantize.stream import cores, load_quantizer
-
     files = {gguf_path(new, layout.type): layout for layout in layouts}
     title = f"{source.base.name} untuned" if base_only else f"{source.contract.name} on {source.base.name}"
     size = sum(entry.size for layout in layouts for entry in layout.entries)

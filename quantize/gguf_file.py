@@ -1,4 +1,4 @@
-"""Base (+ adapter) -> GGUF files: first the layout of each file, then its bytes, hashed while they are written."""
+"""Base (+ adapter) -> GGUF files: first each file's layout, then its bytes, hashed while written."""
 
 from __future__ import annotations
 

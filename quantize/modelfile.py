@@ -1,4 +1,4 @@
-"""Task + base -> the settings of an Ollama model: one dict, used for the Modelfile and for the API call."""
+"""Task + base -> the settings of an Ollama model: one dict, for the Modelfile and for the API call."""
 
 from __future__ import annotations
 

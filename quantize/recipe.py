@@ -36,6 +36,7 @@ def _first(share: int, kind: str, rest: str | None = None) -> LayerRule:
     return lambda layer, layers: kind if layer < layers // share else rest
 
 
+DEFAULT = "q4_k_m"
 _MEDIUM = {"attn_v.weight": _more_bits("Q6_K"), "ffn_down.weight": _more_bits("Q6_K")}
 RECIPES = {
     "q4_k_m": Recipe("MOSTLY_Q4_K_M", "Q4_K", "Q6_K", _MEDIUM),

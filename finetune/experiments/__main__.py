@@ -1,4 +1,4 @@
-"""An experiment's TOML + dataset -> a table and a picture that compare settings.  `python -m finetune.experiments TOML`
+"""An experiment's TOML + dataset -> a table and a picture that compare settings.
 
     python -m finetune.experiments finetune/presets/experiments/rank.toml --data artifacts/terminology/dataset --out DIR
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from finetune.experiments.plan import load_plan
 from finetune.experiments.results import FILES, to_markdown, write_results
-from finetune.experiments.stages import RunFolder, dataset_digest, make, start
+from finetune.experiments.stages import dataset_digest, make, start
 from plumbing.errors import UserError, run
 
 
@@ -25,11 +25,10 @@ def main() -> None:
     _check_out(out)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: it also ends the running stage
     digest = dataset_digest(data)
-    folders = [RunFolder(one, plan, data, out / "runs" / one.key(digest)) for one in runs]
     results = []
-    for number, folder in enumerate(folders, 1):
-        print(f"run {number} of {len(folders)}: {folder.run.label}", flush=True)
-        results.append(make(folder, start))
+    for number, one in enumerate(runs, 1):
+        print(f"run {number} of {len(runs)}: {one.label}", flush=True)
+        results.append(make(one, plan, data, out / "runs" / one.key(digest), start))
     write_results(out, plan, results, digest)
     print(to_markdown(plan, results) + f"picture: {out / 'results.png'}")
     failed = [result for result in results if result.fault]

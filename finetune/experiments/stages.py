@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.experiments.plan import ExperimentPlan, Run
@@ -18,57 +17,36 @@ from plumbing.handover import check_outputs, read_manifest
 Start = Callable[[list[str], Path], str]  # a stage's command, its log file -> its last error line, "" after success
 
 
-@dataclass(frozen=True)
-class RunFolder:
-    """The folders of one run, and the stages that fill them."""
-
-    run: Run
-    plan: ExperimentPlan
-    data: Path
-    folder: Path
-
-    @property
-    def adapter(self) -> Path:
-        return self.folder / "adapter"
-
-    @property
-    def model(self) -> Path:
-        return self.folder / f"model-{self.plan.type}"
-
-    @property
-    def report(self) -> Path:
-        return self.folder / f"report-{self.plan.type}-{self.plan.limit or 'all'}"
-
-    def stages(self) -> list[tuple[str, Path, list[str]]]:
-        """Each stage's name, its output folder, and its command."""
-        overrides = [word for text in self.run.overrides for word in ("--set", text)]
-        limit = ["--limit", str(self.plan.limit)] if self.plan.limit else []
-        gguf = str(self.model / f"model.{self.plan.type}.gguf")
-        data, adapter, model, report = map(str, (self.data, self.adapter, self.model, self.report))
-        return [
-            ("adapter", self.adapter, ["finetune", self.plan.preset, "--data", data, "--out", adapter, *overrides]),
-            ("model", self.model, ["quantize", adapter, "--out", model, "--type", self.plan.type]),
-            ("report", self.report, ["eval.adherence", "--gguf", gguf, "--data", data, "--split", "validation",
-                                     "--out", report, *limit]),
-        ]  # fmt: skip
+def commands(run: Run, plan: ExperimentPlan, data: Path, folder: Path) -> dict[str, tuple[Path, list[str]]]:
+    """The run's stages in order: name -> the folder that it writes below `folder`, and its command."""
+    adapter, model = folder / "adapter", folder / f"model-{plan.type}"
+    report = folder / f"report-{plan.type}-{plan.limit or 'all'}"
+    overrides = [word for text in run.overrides for word in ("--set", text)]
+    gguf, limit = str(model / f"model.{plan.type}.gguf"), ["--limit", str(plan.limit)] if plan.limit else []
+    return {
+        "adapter": (adapter, ["finetune", plan.preset, "--data", str(data), "--out", str(adapter), *overrides]),
+        "model": (model, ["quantize", str(adapter), "--out", str(model), "--type", plan.type]),
+        "report": (report, ["eval.adherence", "--gguf", gguf, "--data", str(data), "--split", "validation",
+                            "--out", str(report), *limit]),
+    }  # fmt: skip
 
 
-def make(place: RunFolder, start: Start) -> RunResult:
+def make(run: Run, plan: ExperimentPlan, data: Path, folder: Path, start: Start) -> RunResult:
     """Do the stages of one run, from the first that is not finished.  A failure ends this run, not the others."""
-    place.folder.mkdir(parents=True, exist_ok=True)
-    kept = True
-    for stage, folder, command in place.stages():
-        kept = kept and is_finished(folder, stage)
+    folder.mkdir(parents=True, exist_ok=True)
+    stages, kept = commands(run, plan, data, folder), True
+    for stage, (out, command) in stages.items():
+        kept = kept and is_finished(out, stage)
         if kept:
             print(f"  {stage}: kept", flush=True)
             continue
-        log = place.folder / f"{stage}.log"
+        log = folder / f"{stage}.log"
         print(f"  {stage}: python -m {command[0]} (its output: {log})", flush=True)
         fault = start(command, log)
         if fault:
             print(f"  {stage}: failed: {fault}", flush=True)
-            return RunResult(place.run.label, place.run.changes, fault=f"python -m {command[0]}: {fault}")
-    return read_result(place.run, place.adapter, place.report)
+            return RunResult(run.label, run.changes, fault=f"python -m {command[0]}: {fault}")
+    return read_result(run, stages["adapter"][0], stages["report"][0])
 
 
 def is_finished(folder: Path, stage: str) -> bool:

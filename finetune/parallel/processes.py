@@ -1,4 +1,4 @@
-"""One process a GPU, as `accelerate launch` and torchrun start them: this process's number, and which one writes."""
+"""Training by several processes (torchrun): this one's number, which one writes, and waiting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`parallel = "fsdp"`: the base's weights sharded over the processes by FSDP2, the adapter gathered at the end.
+"""`parallel = "fsdp"`: FSDP2 shards the base's weights over the processes; the adapter is gathered.
 
 Each of n processes holds 1/n of every weight.  A decoder layer's weights are gathered while it computes.  transformers
 and accelerate do the work.  DDP, the default, needs none of this.

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from finetune.experiments.plan import ExperimentPlan, expand, load_plan
+from finetune.experiments.plan import ExperimentPlan, Run, expand, load_plan
 from finetune.experiments.results import RunResult, draw, to_markdown
-from finetune.experiments.stages import RunFolder, dataset_digest, make, start
+from finetune.experiments.stages import dataset_digest, make, start
 from plumbing.errors import UserError
 from plumbing.handover import read_manifest, write_manifest
 from tests.conftest import ROOT
@@ -114,32 +114,35 @@ class Stages:
         return ""
 
 
+Place = tuple[Run, ExperimentPlan, Path, Path]
+
+
 @pytest.fixture
-def place(tmp_path: Path) -> RunFolder:
+def place(tmp_path: Path) -> Place:
     plan, runs = load_plan(RANK)
-    return RunFolder(runs[0], plan, Path("data"), tmp_path / "runs" / "one")
+    return runs[0], plan, Path("data"), tmp_path / "runs" / "one"
 
 
-def test_a_finished_run_is_kept_and_what_follows_a_change_is_made_again(place: RunFolder) -> None:
+def test_a_finished_run_is_kept_and_what_follows_a_change_is_made_again(place: Place) -> None:
     every = ["finetune", "quantize", "eval.adherence"]
     stages = Stages()
-    assert make(place, stages) == RunResult(
-        place.run.label, place.run.changes, "", "runs/one", 7, 1.5, 0.0,
+    assert make(*place, stages) == RunResult(
+        place[0].label, place[0].changes, "", "runs/one", 7, 1.5, 0.0,
         {"count": 1, "n": 2, "share": 0.5, "low": 0.1, "high": 0.9}, {"count": 1, "n": 2, "share": 0.5, "low": 0.1, "high": 0.9},
     )  # fmt: skip
     assert stages.started == every
-    make(place, stages)
+    make(*place, stages)
     assert stages.started == every  # nothing ran again
-    (place.model / "report.json").write_text("changed")
-    make(place, stages)
+    (place[3] / "model-q4_k_m" / "report.json").write_text("changed")
+    make(*place, stages)
     assert stages.started == [*every, "quantize", "eval.adherence"]  # the adapter was kept, the old report was not
 
 
-def test_a_failed_stage_is_told_and_tried_again(place: RunFolder) -> None:
-    failed = make(place, Stages(fails="quantize"))
+def test_a_failed_stage_is_told_and_tried_again(place: Place) -> None:
+    failed = make(*place, Stages(fails="quantize"))
     assert failed.fault == "python -m quantize: no room on the disk"
     again = Stages()
-    assert make(place, again).fault == "" and again.started == ["quantize", "eval.adherence"]
+    assert make(*place, again).fault == "" and again.started == ["quantize", "eval.adherence"]
 
 
 def test_a_stages_own_last_line_is_the_cause(tmp_path: Path) -> None:

@@ -80,8 +80,8 @@ def test_another_base_is_told_while_the_files_are_being_written(
         time.sleep(0.2)
         return real(matrix, kinds)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("quantize.stream.load_quantizer", lambda: slowly)
-    monkeypatch.setattr("quantize.stream.cores", lambda: 1)
+    monkeypatch.setattr("quantize.export.load_quantizer", lambda: slowly)
+    monkeypatch.setattr("quantize.export.cores", lambda: 1)
     with pytest.raises(UserError, match="was trained on another base than"):
         export(adapter, tmp_path / "out" / "model")
     assert len(made) < 15 and left(tmp_path / "out") == []

@@ -1,4 +1,4 @@
-"""quantize.tensors and quantize.weights: what is read, what is merged, and what is refused in one line."""
+"""models.tensors and quantize.weights: what is read, what is merged, and what is refused in one line."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_an_embedding_trained_whole_is_refused_where_it_would_part_from_the_outp
 ) -> None:
     folder = save_modules(small_base, tmp_path / "alone", "embed_tokens")
     with pytest.raises(
-        UserError, match=r"embed_tokens\.weight was trained without its twin: the base ties it to its output matrix"
+        UserError, match=r"embed_tokens\.weight was trained without its twin: the base ties it to its out"
     ):
         open_adapter(folder, open_base(small_base))
     folder = save_modules(small_base, tmp_path / "tied", "embed_tokens", ensure_weight_tying=True)
