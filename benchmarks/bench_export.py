@@ -1,8 +1,11 @@
-"""A random model of Mistral-7B's shape, exported two ways, each in processes of its own: time, memory, scratch disk.
+"""Time, memory and scratch disk of two ways to export a random model of Mistral-7B's shape.
 
-`python -m benchmarks.bench_export --layers 8 --threads 1,2`: `python -m quantize` against PEFT's merge_and_unload, an f16
-GGUF of that checkpoint (by this project's own writer: llama.cpp's converter is in no wheel) and llama_model_quantize.
-"The quantiser alone" is the same matrices' sizes through ggml's quantiser and nothing else: no export can be faster.
+    python -m benchmarks.bench_export --layers 8 --threads 1,2
+
+One way is `python -m quantize`.  The other is PEFT's merge_and_unload, an f16 GGUF of that checkpoint, and
+llama_model_quantize.  (This project's own writer makes the f16 GGUF, because no wheel contains llama.cpp's converter.)
+"The quantiser alone" sends matrices of the same sizes through ggml's quantiser and does nothing else.  No export can be
+faster.  Each way runs in separate processes.
 """
 
 from __future__ import annotations
@@ -26,14 +29,13 @@ import numpy as np
 
 from contract.base import load_base
 from models.base_folder import base_digest
+from models.shape import read_shape
 from models.tensors import open_base
 from plumbing.errors import UserError, run
 from plumbing.handover import new_file, write_manifest
-from quantize.blocks import load_quantizer
-from quantize.families import read_shape
-from quantize.gguf_file import Plan, parts, plan_gguf, write_ggufs
+from quantize.gguf_file import GgufLayout, lay_out, parts, write_ggufs
 from quantize.recipe import RECIPES
-from quantize.stream import Part, cores, split
+from quantize.stream import Part, cores, load_quantizer, split
 from quantize.vocabulary import read_vocabulary
 
 ROOT = Path(__file__).parent.parent
@@ -46,12 +48,12 @@ SHAPE = {
 RANK = 32
 Sizes = dict[str, tuple[int, ...]]  # a tensor's name -> its shape
 THEIRS = ("merge", "convert", "quantize")
-# A module as a process, which at its end says what memory it held at most.
+# Runs a module, and at its end prints the most memory that the process held.
 PROCESS = """import atexit, resource, runpy, sys
-def tell():
+def report():
     rest = [f"VmHWM: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss} kB"]  # where the status has no such line
     print(*([line for line in open("/proc/self/status") if line.startswith("VmHWM")] or rest), file=sys.stderr)
-atexit.register(tell)
+atexit.register(report)
 runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)"""
 
 
@@ -60,9 +62,9 @@ class Measured:
     way: str
     threads: int
     seconds: float  # of the whole process, Python's start included
-    worked: float  # seconds of CPU, over its threads: what other load on the machine changes least
+    worked: float  # seconds of CPU, summed over its threads: other load on the machine changes it least
     gibibytes: float  # the most memory that the process held (VmHWM)
-    scratch: float  # GB on disk at most, beside the inputs and the finished file
+    scratch: float  # GB on disk at most, besides the inputs and the finished file
 
 
 def main() -> None:
@@ -71,23 +73,23 @@ def main() -> None:
         STEPS[args.step](args.folder, args.type)
         return
     if not Path("/proc/self/status").is_file():
-        raise UserError("needs Linux: only there a process says what memory it held at most (VmHWM)")
+        raise UserError("needs Linux: only there a process reports the most memory that it held (VmHWM)")
     with tempfile.TemporaryDirectory(dir=args.folder, ignore_cleanup_errors=True) as name:
         folder, shape = Path(name), SHAPE | {"num_hidden_layers": args.layers}
         print(f"{args.layers} layers of the 7B's shape, random, in {folder}", file=sys.stderr)
         make_model(folder, shape)
         found, equal = compare(folder, args.type, [int(count) for count in args.threads.split(",")], args.ours_only)
-    print(table(found))
+    print(timing_table(found))
     if equal:
         print(f"\n{equal[0]} of {equal[1]} tensors byte-identical")
     if args.json:
         with new_file(Path(args.json)) as file:
-            told = {"layers": args.layers, "type": args.type, "equal": equal}
-            file.write_text(json.dumps(told | {"runs": [asdict(one) for one in found]}, indent=2) + "\n")
+            settings = {"layers": args.layers, "type": args.type, "equal": equal}
+            file.write_text(json.dumps(settings | {"runs": [asdict(one) for one in found]}, indent=2) + "\n")
 
 
 def compare(folder: Path, kind: str, threads: list[int], ours_only: bool) -> tuple[list[Measured], list[int]]:
-    """Every way by every number of threads; and how many of how many tensors both ways made alike."""
+    """Measure every way with every number of threads.  Also counts the equal tensors, and all tensors."""
     found, equal = [], []
     own = ["benchmarks.bench_export", "--folder", str(folder), "--type", kind, "--step"]
     for count in threads:
@@ -105,7 +107,7 @@ def compare(folder: Path, kind: str, threads: list[int], ours_only: bool) -> tup
 
 
 def measure(way: str, arguments: list[str], folder: Path, threads: int, made: Path | None = None) -> Measured:
-    """Run a module on the first `threads` cores.  What it leaves in folder/run, but for `made`, is scratch."""
+    """Run a module on the first `threads` cores.  What it leaves in folder/run, except `made`, is scratch."""
     cores = sorted(os.sched_getaffinity(0))[:threads]
     if len(cores) < threads:
         raise UserError(f"--threads {threads}: this process may run on {len(cores)} cores")
@@ -121,10 +123,10 @@ def measure(way: str, arguments: list[str], folder: Path, threads: int, made: Pa
             most = max(most, _bytes(folder / "run"))
         seconds = time.perf_counter() - started
         log.seek(0)
-        told = log.read().splitlines()
+        lines = log.read().splitlines()
     if process.returncode:
-        raise UserError(f"{way}: exit code {process.returncode}: {told[-2] if len(told) > 1 else 'no word'}")
-    peak = next(int(line.split()[1]) for line in reversed(told) if line.startswith("VmHWM"))
+        raise UserError(f"{way}: exit code {process.returncode}: {lines[-2] if len(lines) > 1 else 'no output'}")
+    peak = next(int(line.split()[1]) for line in reversed(lines) if line.startswith("VmHWM"))
     size = made.stat().st_size if made and made.is_file() else 0
     print(f"{way}, {threads} threads: {seconds:.1f} s", file=sys.stderr, flush=True)
     return Measured(way, threads, seconds, sum(os.times()[2:4]) - worked, peak / 2**20, max(0, most - size) / 1e9)
@@ -138,8 +140,8 @@ def _bytes(folder: Path) -> int:
     return total
 
 
-def table(found: list[Measured]) -> str:
-    """Markdown: a row a way and number of threads; the others' steps are one way."""
+def timing_table(found: list[Measured]) -> str:
+    """Markdown: one row for each way and number of threads; the other way's steps are added up."""
     lines = ["| way | threads | seconds | CPU seconds | peak RSS | scratch disk |", "|---|--:|--:|--:|--:|--:|"]
     for count in dict.fromkeys(one.threads for one in found):
         steps = [one for one in found if one.threads == count and one.way in THEIRS]
@@ -157,7 +159,7 @@ def table(found: list[Measured]) -> str:
 
 
 def merge(folder: Path, kind: str) -> None:
-    """What everybody does first: the whole model in memory, and once more on the disk."""
+    """The usual first step: the whole model in memory, and again on the disk."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -169,8 +171,8 @@ def merge(folder: Path, kind: str) -> None:
 
 
 def convert(folder: Path, kind: str) -> None:
-    plan, out = _plan(folder / "run" / "merged", "f16"), folder / "run" / "f16.gguf"
-    write_ggufs({out: plan}, load_base("tiny"), "merged", load_quantizer(), cores(), lambda count: None)
+    layout, out = _lay_out(folder / "run" / "merged", "f16"), folder / "run" / "f16.gguf"
+    write_ggufs({out: layout}, load_base("tiny"), "merged", load_quantizer(), cores(), lambda count: None)
 
 
 def quantize(folder: Path, kind: str) -> None:
@@ -185,7 +187,7 @@ def quantize(folder: Path, kind: str) -> None:
 
 def alone(folder: Path, kind: str) -> None:
     """ggml's quantiser on as many values as the model has, already in float32 in memory, in as many threads."""
-    pieces = [part for tensor in parts([_plan(folder / "base", kind)]) for part in split(tensor)]
+    pieces = [part for tensor in parts([_lay_out(folder / "base", kind)]) for part in split(tensor)]
     shapes = {part.tensor.shape for part in pieces if part.kinds != ("F32",)}
     values = {size: np.random.default_rng(0).standard_normal(size, np.float32) * 0.02 for size in shapes}
     made = load_quantizer()
@@ -198,10 +200,10 @@ def alone(folder: Path, kind: str) -> None:
         list(pool.map(once, pieces))
 
 
-def _plan(folder: Path, kind: str) -> Plan:
+def _lay_out(folder: Path, kind: str) -> GgufLayout:
     shape = read_shape(folder)
     vocabulary = read_vocabulary(folder, load_base("tiny"), shape.vocabulary)
-    return plan_gguf(kind, shape, vocabulary, open_base(folder), {})
+    return lay_out(kind, shape, vocabulary, open_base(folder), {})
 
 
 STEPS = {"merge": merge, "convert": convert, "quantize": quantize, "alone": alone}
@@ -228,7 +230,8 @@ def make_model(folder: Path, shape: dict[str, Any]) -> Path:
         shutil.copyfile(ROOT / "finetune/bases/tiny" / source, base / source)
     for source, copy in (("tasks/terminology.toml", "task.toml"), ("bases/tiny.toml", "base.toml")):
         shutil.copyfile(ROOT / "contract" / source, adapter / copy)
-    sizes, loras, rng = _sizes(shape), {}, np.random.default_rng(0)
+    (base / "config.json").write_text(json.dumps(shape), encoding="utf-8")
+    sizes, loras, rng = read_shape(base).tensors(), {}, np.random.default_rng(0)
     _write(base / "model.safetensors", sizes, "BF16", rng)
     linear = {name.removesuffix(".weight"): size for name, size in sizes.items() if "_proj." in name}
     for name, (rows, columns) in linear.items():
@@ -237,28 +240,13 @@ def make_model(folder: Path, shape: dict[str, Any]) -> Path:
     _write(adapter / "adapter_model.safetensors", loras, "F32", rng)
     config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": RANK, "lora_alpha": RANK, "bias": "none"}
     config["target_modules"] = sorted({name.rpartition(".")[2] for name in linear})
-    for path, told in ((base / "config.json", shape), (adapter / "adapter_config.json", config)):
-        path.write_text(json.dumps(told), encoding="utf-8")
+    (adapter / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
     write_manifest(adapter, "adapter", {"base": base_digest(base)}, {"base_folder": str(base.absolute())}, {})
     return adapter
 
 
-def _sizes(shape: dict[str, Any]) -> Sizes:
-    hidden, wide = shape["hidden_size"], shape["intermediate_size"]
-    few = hidden // shape["num_attention_heads"] * shape["num_key_value_heads"]
-    layer = {
-        "self_attn.q_proj": (hidden, hidden), "self_attn.k_proj": (few, hidden), "self_attn.v_proj": (few, hidden),
-        "self_attn.o_proj": (hidden, hidden), "mlp.gate_proj": (wide, hidden), "mlp.up_proj": (wide, hidden),
-        "mlp.down_proj": (hidden, wide), "input_layernorm": (hidden,), "post_attention_layernorm": (hidden,),
-    }  # fmt: skip
-    sizes: Sizes = dict.fromkeys(("model.embed_tokens.weight", "lm_head.weight"), (shape["vocab_size"], hidden))
-    for number in range(shape["num_hidden_layers"]):
-        sizes |= {f"model.layers.{number}.{part}.weight": size for part, size in layer.items()}
-    return sizes | {"model.norm.weight": (hidden,)}
-
-
 def _write(path: Path, tensors: Sizes, dtype: str, rng: np.random.Generator) -> None:
-    """A safetensors file of random values, a tensor at a time: the whole would not fit into memory."""
+    """A safetensors file of random values, one tensor at a time: all of them would not fit into memory."""
     header, end = {}, 0
     for name, size in tensors.items():
         start, end = end, end + math.prod(size) * {"F32": 4, "BF16": 2}[dtype]
@@ -272,14 +260,15 @@ def _write(path: Path, tensors: Sizes, dtype: str, rng: np.random.Generator) -> 
 
 
 def _draw(values: np.ndarray, dtype: str) -> np.ndarray:
-    """LoRA weights are multiples of 1/1024: B @ A is exact in whatever order it is summed, so both ways must agree."""
+    """LoRA weights are multiples of 1/1024, so B @ A is exact in any order of summation and both ways must agree."""
     if dtype == "F32":
         return np.round(values * 20) / np.float32(1024)
     return ((values * np.float32(0.02)).view(np.uint32) >> 16).astype(np.uint16)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_export", description=__doc__)
+    about = "Time two ways to export a random model of Mistral-7B's shape."
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_export", description=about)
     parser.add_argument(
         "--layers", type=int, default=8, metavar="N", help="of the 7B's 32 (default 8: 4 GB of weights)"
     )

@@ -1,8 +1,10 @@
-"""Ways to tune a model of Mistral-7B's shape on one CUDA GPU, each `python -m finetune` in a process of its own.
+"""Time and memory of several ways to tune a model of Mistral-7B's shape on one CUDA GPU.
 
-`python -m benchmarks.bench_finetune --data artifacts/terminology/dataset`: the usual recipe (Unsloth, batch 2 x 4,
-checkpointing, 4-bit base), TRL + PEFT + bitsandbytes, ours by plan, and ours as on a T4 (14.7 GiB, fp16).  The weights
-are random: time and memory are the 7B's, the loss says only whether the ways do the same.
+    python -m benchmarks.bench_finetune --data artifacts/terminology/dataset
+
+The ways are the usual recipe (Unsloth, batch 2 x 4, checkpointing, 4-bit base), TRL + PEFT + bitsandbytes, ours by plan,
+and ours as on a T4 (14.7 GiB, fp16).  Each is `python -m finetune` in a separate process.  The weights are random: time and
+memory are those of the 7B, and the loss only shows whether the ways compute the same.
 """
 
 from __future__ import annotations
@@ -25,13 +27,9 @@ from plumbing.handover import new_file, read_manifest, write_manifest
 
 ROOT = Path(__file__).parent.parent
 PARAMETERS = 7_248_023_552
-PEAK_FLOPS = {
-    "H200": 989.5e12,
-    "H100": 989.5e12,
-    "A100": 312e12,
-    "L4": 121e12,
-    "T4": 65e12,
-}  # dense, 16-bit, by datasheet
+PEAK_FLOPS = {  # dense, 16-bit, from the datasheets
+    "H200": 989.5e12, "H100": 989.5e12, "A100": 312e12, "L4": 121e12, "T4": 65e12,
+}  # fmt: skip
 WAYS = {
     "usual recipe: Unsloth, batch 2 x 4, checkpointing, 4-bit": ["plan=false"],
     "TRL + PEFT + bitsandbytes, the same": ["plan=false", "engine=peft"],
@@ -46,7 +44,7 @@ def main() -> None:
     args = _parser().parse_args()
     names = [name for name in WAYS if not args.only or any(word in name for word in args.only.split(","))]
     if not names:
-        raise UserError(f"--only {args.only}: in none of the ways: {'; '.join(WAYS)}")
+        raise UserError(f"--only {args.only}: matches none of the ways: {'; '.join(WAYS)}")
     import torch
 
     if not torch.cuda.is_available():
@@ -64,13 +62,13 @@ def main() -> None:
             print(json.dumps(results[-1]), flush=True)
             with new_file(out) as file:
                 file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        print(table(results, device))
+        print(ways_table(results, device))
         if args.export:
             print("\n" + export(args.export, Path(work), results[-1]))
 
 
 def read_results(out: Path) -> list[dict[str, Any]]:
-    """What an interrupted run had measured; a way that failed is tried again.  Raises UserError for another file."""
+    """The results of an interrupted run, without failed ways.  Raises UserError for any other file."""
     try:
         return [one for one in json.loads(out.read_text(encoding="utf-8")) if one["way"] and "failed" not in one]
     except FileNotFoundError:
@@ -80,19 +78,16 @@ def read_results(out: Path) -> list[dict[str, Any]]:
 
 
 def measure(name: str, settings: Sequence[str], data: Path, base: Path, out: Path, device: str) -> dict[str, Any]:
-    """Train once; what the adapter's manifest says of it, the seconds of the whole process, the share of peak FLOPS."""
+    """Train once.  Returns figures of the adapter's manifest, the process's seconds, and the share of peak FLOPS."""
     shutil.rmtree(out, ignore_errors=True)
     options = itertools.chain.from_iterable(("--set", s) for s in [f"base_folder={base}", *settings])
     command = [sys.executable, "-m", "finetune", "mistral_7b", "--data", str(data), "--out", str(out), *options]
     started = time.monotonic()
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    seconds = time.monotonic() - started
-    print(
-        "".join(f"  | {line}\n" for line in done.stdout.splitlines() if line.startswith(("plan", "memory", "step"))),
-        end="",
-    )
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    seconds, lines = time.monotonic() - started, done.stdout.splitlines() or ["no output"]
+    print("".join(f"  | {line}\n" for line in lines if line.startswith(("plan", "memory", "step"))), end="")
     if done.returncode:
-        return {"way": name, "failed": (done.stderr.strip() or "without a word").splitlines()[-1][:300]}
+        return {"way": name, "failed": lines[-1][:300]}
     manifest = read_manifest(out, "adapter")
     counts, used = manifest["counts"], manifest["settings"]
     tokens = counts["tokens_per_second"] * counts["train_seconds"]
@@ -114,14 +109,14 @@ def measure(name: str, settings: Sequence[str], data: Path, base: Path, out: Pat
 
 
 def export(kind: str, work: Path, trained: dict[str, Any]) -> str:
-    """Markdown: the seconds of every stage from the dataset to a GGUF of the adapter in work/adapter, trained last."""
+    """Markdown: the seconds of every stage from the dataset to a GGUF.  Exports work/adapter, the last one trained."""
     if not (work / "adapter").is_dir():
         raise UserError("nothing was trained in this run, so there is nothing to export; name another --out")
     started = time.monotonic()
     command = [sys.executable, "-m", "quantize", str(work / "adapter"), "--out", str(work / "model"), "--type", kind]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise UserError(f"quantize: {(done.stderr.strip() or 'without a word').splitlines()[-1]}")
+        raise UserError(f"quantize: {(done.stderr.strip() or 'no output').splitlines()[-1]}")
     exported = time.monotonic() - started
     size = (work / "model" / f"model.{kind}.gguf").stat().st_size
     stages = {
@@ -134,7 +129,7 @@ def export(kind: str, work: Path, trained: dict[str, Any]) -> str:
 
 
 def last_epoch_loss(curve: Sequence[dict[str, float]], epochs: float) -> float:
-    """The mean loss of the last epoch's steps: over every row once, whatever their order.  An entry is the mean since the one before."""
+    """The mean loss of the last epoch's steps, so over every row once.  An entry is the mean since the one before."""
     begin = curve[-1]["step"] * (1 - 1 / epochs)
     spans = [(one["step"] - before, one) for before, one in zip([0, *(c["step"] for c in curve)], curve, strict=False)]
     last = [(span, one["loss"]) for span, one in spans if one["step"] > begin + 0.5]
@@ -147,8 +142,8 @@ def flop_use(tokens: float, seconds: float, device: str) -> float:
     return 4 * PARAMETERS * tokens / seconds / peak
 
 
-def table(results: Sequence[dict[str, Any]], device: str) -> str:
-    """Markdown; times are of the training loop, relative to the first row."""
+def ways_table(results: Sequence[dict[str, Any]], device: str) -> str:
+    """Markdown.  Times are those of the training loop, relative to the first row."""
     lines = [
         f"One {device}, {time.strftime('%Y-%m-%d')}:",
         "",
@@ -169,7 +164,7 @@ def table(results: Sequence[dict[str, Any]], device: str) -> str:
 
 
 def cut_dataset(data: Path, out: Path, rows: int) -> Path:
-    """The dataset's first `rows` training rows as a dataset of their own."""
+    """A dataset with only the first `rows` training rows."""
     manifest = read_manifest(data, "dataset")
     shutil.copytree(data, out)
     lines = (data / "train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[:rows]
@@ -179,7 +174,7 @@ def cut_dataset(data: Path, out: Path, rows: int) -> Path:
 
 
 def make_base(folder: Path, tokenizer: str) -> Path:
-    """Mistral-7B's shape with random bf16 weights (14.5 GB on disk), made on the GPU; its tokenizer.model copied beside."""
+    """Write a base of Mistral-7B's shape with random bf16 weights (14.5 GB), made on the GPU, and its tokenizer.model."""
     import torch
     from transformers import MistralConfig, MistralForCausalLM
     from transformers.initialization import no_init_weights
@@ -216,20 +211,18 @@ def _mistral_tokenizer() -> Path:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_finetune", description="Time ways to tune a 7B.")
     parser.add_argument("--data", required=True, help="a dataset folder")
-    parser.add_argument("--rows", type=int, default=150, help="training rows that are used")
-    parser.add_argument("--base", help="a folder of that shape, instead of a random one made for the run")
+    parser.add_argument("--rows", type=int, default=150, help="number of training rows")
+    parser.add_argument("--base", help="a base folder of that shape (default: a random one, made for this run)")
     parser.add_argument("--tokenizer", default="", help="Mistral v0.3's tokenizer.model (default: mistral-common's)")
-    parser.add_argument(
-        "--work", help="where the base and the adapters are put meanwhile (default: a temporary folder)"
-    )
+    parser.add_argument("--work", help="where the base and the adapters are put (default: a temporary folder)")
     parser.add_argument("--only", help="words of the ways to run, comma-separated: usual,TRL,plan,T4")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting for every way")
-    parser.add_argument("--export", metavar="TYPE", help="then export the last way's adapter and time every stage")
-    parser.add_argument("--out", help="write the results as JSON, after each way; ways that it holds are not run again")
+    parser.add_argument("--export", metavar="TYPE", help="also export the last way's adapter and time every stage")
+    parser.add_argument("--out", help="write the results as JSON after each way; ways already in it are not run again")
     return parser
 
 
 if __name__ == "__main__":
     if not os.environ.get("HF_HUB_OFFLINE"):
-        os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched: the weights are made here
+        os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is downloaded: the weights are made here
     run(main)

@@ -30,8 +30,8 @@ from eval.exam.conditions import few_shots, sample
 from eval.exam.connect import open_backend, open_other
 from eval.exam.data import read_data
 from eval.exam.leak_checks import check_prompts
-from eval.exam.progress import progress
 from eval.exam.recording import Recording, open_recording
+from eval.exam.tally import progress
 from eval.exam.temperatures import rates_by_temperature
 from eval.gates.gate import Gate, judge_gate, load_gate, to_markdown
 from eval.gates.gate_rates import gate_rates, known_names

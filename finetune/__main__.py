@@ -1,11 +1,9 @@
-"""Dataset folder + preset -> adapter folder.  `python -m finetune tiny --data artifacts/terminology/dataset --out DIR`"""
+"""Dataset folder + preset -> adapter folder.  `python -m finetune PRESET --data DIR --out DIR`"""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
-import importlib.util
 import os
 import shutil
 import time
@@ -17,24 +15,23 @@ from typing import TYPE_CHECKING, Any
 from contract.base import Base, base_path, load_base
 from contract.contract import load_contract
 from contract.example import read_examples
-from finetune.checkpoints import begin, told_what_is_kept
+from finetune.checkpoints import begin, explain_interruption
 from finetune.config import Settings, load_settings, parse_overrides
 from finetune.cpu import prepare_cpu
-from finetune.parallel.dead_peers import watch_peers
 from finetune.parallel.processes import is_main, wait_for_all, world_size
 from finetune.parallel.sharding import check_launched, whole_weights
+from finetune.train import TRACKERS, check_tracker
 from models.base_folder import base_digest, find_base_folder
 from models.tokenizer import load_tokenizer
-from plumbing.errors import UserError, run
-from plumbing.handover import check_outputs, check_replaceable, new_folder, read_manifest, write_manifest
+from plumbing.errors import run
+from plumbing.handover import check_outputs, check_replaceable, new_folder, read_manifest, sha256, write_manifest
 
 if TYPE_CHECKING:
-    from finetune.memory import Shape
-    from finetune.plan import Plan
+    from finetune.plan import TrainingPlan
     from finetune.rows import Row
+    from models.shape import Shape
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
-TRACKERS = ("none", "tensorboard", "wandb", "trackio")
 ENGINE_PACKAGES = {"unsloth": ("unsloth", "unsloth_zoo"), "peft": ()}
 
 
@@ -45,9 +42,9 @@ def main() -> None:
     check_outputs(data, read_manifest(data, "dataset"))
     check_replaceable(out, "adapter")
     check_launched(settings, args.preset)
-    _check_trackers(args.report_to)
+    check_tracker(args.report_to)
     base = load_base(settings.base)
-    _quiet()
+    _silence_libraries()
     prepare_cpu()
     started = time.monotonic()
     from finetune.engines import choose_engine, import_engine
@@ -61,28 +58,28 @@ def main() -> None:
 def finetune(
     settings: Settings, engine: str, base: Base, folder: Path, args: argparse.Namespace, started: float
 ) -> None:
-    """Train and hand the adapter folder on, whole or not at all."""
-    from finetune.base_check import check_base
+    """Train and write the adapter folder, complete or not at all."""
+    from finetune.base_check import check_trainable
     from finetune.train import save_adapter
     from finetune.train_with_fallback import train_as_planned
 
     data, out = Path(args.data), Path(args.out)
-    with ThreadPoolExecutor(1) as aside:  # reads every byte of the base, while the first plan is made
-        digest = aside.submit(base_digest, folder) if not args.plan_only else None
-        shape = check_base(folder)
+    with ThreadPoolExecutor(1) as pool:  # hashes every byte of the base while the plans are made
+        digest = pool.submit(base_digest, folder) if not args.plan_only else None
+        shape = check_trainable(folder)
         rows, tokenizer = _rows(settings, base, folder, data)
         plans = _plans(settings, parse_overrides(args.set), shape, rows, engine, args.plan_only)
         if digest is None:
             return
-        inputs = {"dataset": _digest(data), "base": digest.result()}
+        inputs = {"dataset": sha256(data / "train.jsonl"), "base": digest.result()}
     checkpoints = begin(out, settings, inputs, args.resume)
-    with watch_peers(checkpoints), told_what_is_kept(checkpoints):
+    with explain_interruption(checkpoints):
         trained = train_as_planned(plans, settings, engine, folder, rows, tokenizer, checkpoints, args)
         weights = whole_weights(trained.model, settings)
-        wait_for_all()  # none leaves while another still receives from it
+        wait_for_all()  # no process may end while another still receives from it
     if not is_main():
         return
-    with told_what_is_kept(checkpoints), new_folder(out, "adapter") as target:
+    with explain_interruption(checkpoints), new_folder(out, "adapter") as target:
         save_adapter(trained.model, target, base.repo, trained.curve, weights)
         shutil.copyfile(data / "task.toml", target / "task.toml")
         shutil.copyfile(base_path(settings.base), target / "base.toml")
@@ -107,12 +104,12 @@ def _rows(settings: Settings, base: Base, folder: Path, data: Path) -> tuple[lis
 
 def _plans(
     settings: Settings, pinned: Collection[str], shape: Shape, rows: list[Row], engine: str, show_all: bool
-) -> list[Plan]:
-    """The plans, the best first; none where there is no GPU to plan for.  `show_all` prints what to fall back on too."""
+) -> list[TrainingPlan]:
+    """The plans, the best first; empty without a GPU.  `show_all` prints the plans to fall back on too."""
     import torch
 
     from finetune.engines import precision
-    from finetune.plan import make_plans, read_gpu, reason, shared
+    from finetune.plan import make_plans, read_gpu, reason, share_of_one
 
     lengths = [len(row["input_ids"]) for row in rows]
     if is_main():
@@ -120,7 +117,7 @@ def _plans(
             f"{engine}: {len(rows)} rows, {min(lengths)} to {max(lengths)} tokens, {sum(lengths):,} in all", flush=True
         )
     if not torch.cuda.is_available():
-        used = shared(settings, world_size())
+        used = share_of_one(settings, world_size())
         if is_main():
             print(f"plan: batch {used.batch} x {used.accumulation} a process, as the preset says (no GPU to plan for)")
         return []
@@ -134,12 +131,8 @@ def _plans(
     return plans
 
 
-def _digest(data: Path) -> str:
-    return hashlib.sha256((data / "train.jsonl").read_bytes()).hexdigest()
-
-
 def _counts(model: Any, rows: list[dict[str, list[int]]]) -> dict[str, Any]:
-    trainable, parameters = model.get_nb_trainable_parameters()  # knows that a 4-bit tensor packs two in a byte
+    trainable, parameters = model.get_nb_trainable_parameters()  # counts two parameters a byte in a 4-bit tensor
     return {
         "rows": len(rows),
         "tokens": sum(len(row["input_ids"]) for row in rows),
@@ -149,18 +142,11 @@ def _counts(model: Any, rows: list[dict[str, list[int]]]) -> dict[str, Any]:
     }
 
 
-def _check_trackers(report_to: str) -> None:
-    """Trackers are packages of their own.  Raises UserError for one that is not installed."""
-    if report_to != "none" and importlib.util.find_spec(report_to) is None:
-        raise UserError(f"--report-to {report_to}: is not installed; `uv pip install {report_to}` into .venv mends it")
-
-
-def _quiet() -> None:
-    """Silence the libraries' own progress bars and advice, ours is printed instead."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TQDM_DISABLE", "1")
+def _silence_libraries() -> None:
+    """Turn off the libraries' own progress bars and advice; ours are shown instead."""
+    quiet = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
+    for name, value in (quiet | {"TOKENIZERS_PARALLELISM": "false"}).items():
+        os.environ.setdefault(name, value)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -172,10 +158,12 @@ def _parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting of the preset"
     )
     parser.add_argument(
-        "--resume", action="store_true", help="go on from the last checkpoint of a run that was stopped"
+        "--resume", action="store_true", help="continue from the last checkpoint of a run that was stopped"
     )
-    parser.add_argument("--plan-only", action="store_true", help="print how this machine would train, and stop")
-    parser.add_argument("--report-to", choices=TRACKERS, default="none", help="a tracker that follows the training too")
+    parser.add_argument("--plan-only", action="store_true", help="print how this machine would train, then stop")
+    parser.add_argument(
+        "--report-to", choices=TRACKERS, default="none", help="also report the training to this tracker"
+    )
     return parser
 
 

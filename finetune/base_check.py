@@ -1,30 +1,24 @@
-"""A base's folder -> its shape, if config.json, tokenizer.model and weights can be read and belong together.
+"""A base's folder -> its shape, after checking that config.json, tokenizer and weights fit together.
 
-Otherwise a download that was cut short would end in transformers, or worse: a layer whose weights are missing is
-trained from random ones without a word.
+Without this check a download that was cut short would end in a traceback of transformers.  Worse, a layer whose weights
+are missing would start from random values without a warning.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from finetune.memory import Shape, read_shape
-from models.base_folder import weight_files
+from models.shape import Shape, check_tensors, read_shape
+from models.tensors import open_base
 from plumbing.errors import UserError
 
 
-def check_base(folder: Path) -> Shape:
-    """The shape in config.json.  Raises UserError naming what of the folder does not fit it."""
+def check_trainable(folder: Path) -> Shape:
+    """The shape in config.json.  Raises UserError naming the parts of the folder that do not fit it."""
     shape = read_shape(folder)
     _check_config(folder)
     _check_tokenizer(folder / "tokenizer.model", shape)
-    found, wanted = _read_shapes(folder), shape.tensors()
-    wrong = [name for name, size in wanted.items() if found.get(name) != size]
-    if wrong:
-        name = wrong[0]
-        others = f" (and {len(wrong) - 1} more)" if wrong[1:] else ""
-        fault = f"of shape {found[name]}, by config.json {wanted[name]}" if name in found else "missing"
-        raise UserError(f"{folder}: {name} is {fault}{others}; fetch it again, or take a base built as Llama is")
+    check_tensors(shape, {name: tensor.shape for name, tensor in open_base(folder).items()})
     return shape
 
 
@@ -34,8 +28,8 @@ def _check_config(folder: Path) -> None:
     try:
         AutoConfig.from_pretrained(folder)
     except Exception as error:  # transformers' and the Hub's checks each raise their own kinds
-        told = " ".join(str(error).split())
-        raise UserError(f"{folder / 'config.json'}: transformers cannot read it: {told[:200]}") from None
+        cause = " ".join(str(error).split())
+        raise UserError(f"{folder / 'config.json'}: transformers cannot read it: {cause[:200]}") from None
 
 
 def _check_tokenizer(path: Path, shape: Shape) -> None:
@@ -47,17 +41,3 @@ def _check_tokenizer(path: Path, shape: Shape) -> None:
         raise UserError(f"{path}: not a SentencePiece model; fetch the base again") from None
     if pieces > shape.vocabulary:
         raise UserError(f"{path}: has {pieces} pieces, by config.json at most {shape.vocabulary}; fetch the base again")
-
-
-def _read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Every tensor's shape, from the files' headers alone."""
-    from safetensors import SafetensorError, safe_open
-
-    shapes: dict[str, tuple[int, ...]] = {}
-    for path in weight_files(folder):
-        try:
-            with safe_open(path, framework="np") as file:
-                shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise UserError(f"{path}: cannot be read ({error}); fetch it again") from None
-    return shapes

@@ -1,6 +1,7 @@
-"""A run's folder of checkpoints, beside its --out: who may resume from it, and which checkpoint is whole.
+"""A run's checkpoints beside its --out: which run may resume from them, and which are complete.
 
-It holds the trainer's `checkpoint-N` folders, `run.json` (what the run was begun with) and `plan.json` (attempts.py).
+The folder holds the trainer's `checkpoint-N` folders, `run.json` (the settings and inputs that the run started with) and
+`plan.json` (written by train_with_fallback.py).
 """
 
 from __future__ import annotations
@@ -19,36 +20,45 @@ from finetune.parallel.processes import is_main, wait_for_all, world_size
 from plumbing.errors import UserError
 from plumbing.handover import new_file
 
-# What is said of a disk without room: by the system, to safetensors too, and by torch.save.
-FULL = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed writing", "] . unexpected pos ")
+# Words in the errors of a full disk: from the system, also through safetensors, and from torch.save.
+DISK_FULL = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "PytorchStreamWriter failed writing",
+    "] . unexpected pos ",
+)
+# Words in the errors of a connection whose other end is gone: from gloo, and from NCCL.
+PEER_LOST = ("closed by peer", "reset by peer", "Broken pipe", "ncclRemoteError")
 
 
 def begin(out: Path, settings: Settings, inputs: dict[str, str], resume: bool) -> Path:
-    """The folder for a run that will write `out`, emptied unless it is resumed.
+    """The checkpoint folder for a run that will write `out`.  It is emptied unless the run resumes.
 
-    `inputs` are the sha256 of dataset and base.  Raises UserError when other settings or inputs began what is there.
+    `inputs` are the sha256 of dataset and base.  Raises UserError when the run to resume had other settings or inputs.
     """
     folder = out.with_name(f".{out.name}.checkpoints")
     digests = {f"content of the {name}": digest for name, digest in inputs.items()}
-    begun = dataclasses.asdict(settings) | digests | {"number of processes": world_size()}
+    started = dataclasses.asdict(settings) | digests | {"number of processes": world_size()}
     if resume:
-        _check_begun(folder, begun)
+        _check_started(folder, started)
     elif is_main():
         shutil.rmtree(folder, ignore_errors=True)
         with new_file(folder / "run.json") as file:
-            file.write_text(json.dumps(begun), encoding="utf-8")
+            file.write_text(json.dumps(started), encoding="utf-8")
+    if is_main() and world_size() > 1:  # printed now, because a process that is killed prints nothing
+        print("if a process dies, torchrun ends the others; the same command with --resume continues", flush=True)
     wait_for_all()
     return folder
 
 
-def _check_begun(folder: Path, begun: dict[str, Any]) -> None:
+def _check_started(folder: Path, now: dict[str, Any]) -> None:
     try:
-        told = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        before = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise _nothing_there(folder) from None
-    others = [key for key in begun | told if begun.get(key) != told.get(key)]
+    others = [key for key in now | before if now.get(key) != before.get(key)]
     if others:
-        raise UserError(f"{folder}: was begun with another {', '.join(others)}; run without --resume")
+        raise UserError(f"{folder}: was started with another {', '.join(others)}; run without --resume")
 
 
 def _nothing_there(folder: Path) -> UserError:
@@ -56,27 +66,33 @@ def _nothing_there(folder: Path) -> UserError:
 
 
 @contextlib.contextmanager
-def told_what_is_kept(folder: Path) -> Iterator[None]:
-    """In the body, Ctrl-C says where to go on, and so does the UserError that a full disk becomes."""
+def explain_interruption(folder: Path) -> Iterator[None]:
+    """When the body is stopped by Ctrl-C, a full disk or another process's end, print how to continue.
+
+    A full disk and a lost process become a UserError; other errors pass through.
+    """
     try:
         yield
     except KeyboardInterrupt:
         found = find_checkpoint(folder)
         if found and is_main():
-            print(f"{found.name} is kept: the same command with --resume goes on from there", flush=True)
+            print(f"{found.name} is kept: the same command with --resume continues from there", flush=True)
         raise
     except Exception as error:
-        if not any(word in str(error) for word in FULL):
+        cause = ""
+        if any(word in str(error) for word in DISK_FULL):
+            cause = f"{folder.parent}: no room left on the disk; free some and"
+        elif world_size() > 1 and any(word in str(error) for word in PEER_LOST):
+            cause = "another process of this training ended (torchrun names it below);"
+        if not cause:
             raise
         found = find_checkpoint(folder)
-        cure = f"with --resume: it goes on from {found.name}" if found else "again"
-        raise UserError(
-            f"{folder.parent}: no room left on the disk; free some and run the same command {cure}"
-        ) from None
+        cure = f"with --resume: it continues from {found.name}" if found else "again"
+        raise UserError(f"{cause} run the same command {cure}") from None
 
 
 def last_checkpoint(folder: Path) -> str:
-    """The newest whole checkpoint's folder.  Raises UserError when there is none."""
+    """The newest complete checkpoint's folder.  Raises UserError when there is none."""
     found = find_checkpoint(folder)
     if found is None:
         raise _nothing_there(folder)
@@ -84,15 +100,15 @@ def last_checkpoint(folder: Path) -> str:
 
 
 def find_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint's folder, if there is one."""
-    found = filter(is_whole, folder.glob("checkpoint-*"))
+    """The newest complete checkpoint's folder, if there is one."""
+    found = filter(is_complete, folder.glob("checkpoint-*"))
     return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
-def is_whole(checkpoint: Path) -> bool:
-    """Whether nothing of it was left unwritten by a kill.
+def is_complete(checkpoint: Path) -> bool:
+    """Whether every process wrote all of it before it could be killed.
 
-    Rank 0 writes trainer_state.json last, but does not wait for the others: each ends with its own random state.
+    Rank 0 writes trainer_state.json last but does not wait for the others.  Each of these writes its random state last.
     """
     try:
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))

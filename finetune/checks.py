@@ -1,4 +1,4 @@
-"""What must hold of the real batch and the real model before the first step, and of the weights after the last.  Faults end the run."""
+"""Checks of the batch and model before the first step, and of the weights after the last."""
 
 from __future__ import annotations
 
@@ -8,47 +8,47 @@ from typing import Any
 from finetune.rows import Row
 from plumbing.errors import UserError
 
-SHOWN = 4  # rows in the batch that is looked at
+ROWS = 4  # in the batch that is checked
 
 
 def check_batch(trainer: Any, rows: Sequence[Row], stop: int) -> None:
-    """The labels of `trainer`'s own batch are the responses' tokens, no more and no less, each one's last is `stop`.
+    """The labels of `trainer`'s own batch must be exactly the responses' tokens, and each response must end in `stop`.
 
-    Raises UserError: a mask that is wrong trains the question, or never the stop.
+    Raises UserError: with a wrong mask the model would learn the question too, or never learn to stop.
     """
-    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(min(SHOWN, len(rows)))])
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(min(ROWS, len(rows)))])
     labels = [label for label in batch["labels"].flatten().tolist() if label != -100]
-    wanted: list[int] = []
-    for row in rows[:SHOWN]:
+    expected: list[int] = []
+    for row in rows[:ROWS]:
         completion = [token for token, kept in zip(row["input_ids"], row["completion_mask"], strict=True) if kept]
         if not completion or completion[-1] != stop:
             raise UserError(
-                f"a response ends in token {completion[-1:]}, not in the stop ({stop}): mend the base's TOML"
+                f"a response ends in token {completion[-1:]}, not in the stop ({stop}): correct the base's TOML"
             )
-        wanted += completion
-    if labels != wanted:
+        expected += completion
+    if labels != expected:
         raise UserError(
-            f"the batch trains {len(labels)} tokens, the responses have {len(wanted)}: this version of trl or unsloth "
-            "masks otherwise; install the versions in constraints.txt"
+            f"the batch trains {len(labels)} tokens, the responses have {len(expected)}: this version of trl or unsloth "
+            "masks differently; install the versions in constraints.txt"
         )
 
 
 def watch_activations(model: Any, precision: str) -> Callable[[], None]:
-    """Look at what every module hands on, where the hardware is taken to lack bf16; the function returned ends that.
+    """In an fp16 run, watch the outputs of all modules.  The returned function ends the watch.
 
-    It raises UserError naming the first module that handed on bf16: a weight in fp16 does not say what is computed in.
+    It raises UserError naming the first module with an output in bf16: a module with fp16 weights may still compute in bf16.
     """
     import torch
 
     found: list[str] = []
 
-    def look(name: str, output: Any) -> None:
+    def check(name: str, output: Any) -> None:
         for value in output if isinstance(output, (tuple, list)) else [output]:
             if isinstance(value, torch.Tensor) and value.dtype == torch.bfloat16:
                 found.append(name)
 
     watched = model.named_modules() if precision == "fp16" else ()
-    hooks = [module.register_forward_hook(lambda _m, _i, out, name=name: look(name, out)) for name, module in watched]
+    hooks = [module.register_forward_hook(lambda _m, _i, out, name=name: check(name, out)) for name, module in watched]
 
     def end() -> None:
         for hook in hooks:
@@ -60,18 +60,18 @@ def watch_activations(model: Any, precision: str) -> Callable[[], None]:
 
 
 def check_precision(model: Any, precision: str) -> None:
-    """No weight in bf16 where the hardware is taken to lack it.  Raises UserError naming the first."""
+    """Raises UserError naming the first weight in bf16 in an fp16 run, for which the hardware lacks bf16."""
     import torch
 
     if precision != "fp16":
         return
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.dtype == torch.bfloat16:
-            raise UserError(f"{name} is bf16 in an fp16 run: this base was loaded in another precision; set precision")
+            raise UserError(f"{name} is bf16 in an fp16 run: the base was loaded in another precision; set precision")
 
 
 def check_weights(weights: Mapping[str, Any]) -> None:
-    """Every trained tensor is finite: no loss was taken after the last step.  Raises UserError naming the first that is not."""
+    """Raises UserError naming the first trained tensor that is not finite.  No loss was computed after the last step."""
     for name, tensor in weights.items():
         if not tensor.isfinite().all():
             raise UserError(

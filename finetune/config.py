@@ -14,11 +14,11 @@ PRESETS = Path(__file__).parent / "presets"
 ENGINES = ("auto", "unsloth", "peft")
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 PARALLEL = ("ddp", "fsdp")
-SCHEDULES = (  # of transformers', those that need no figures of their own
+SCHEDULES = (  # transformers' schedules that need no settings of their own
     "cosine", "linear", "constant", "constant_with_warmup", "cosine_with_restarts", "inverse_sqrt", "polynomial",
 )  # fmt: skip
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")  # a block's linear layers
-RANGES: dict[str, tuple[float, float]] = {  # the least and the most that a setting may be
+RANGES: dict[str, tuple[float, float]] = {  # setting -> its smallest and largest value
     "max_length": (1, 2**20), "lora_r": (1, 4096), "lora_alpha": (1, 2**20), "lora_dropout": (0, 0.99),
     "epochs": (0, 10_000), "max_steps": (-1, 10**8), "batch": (1, 4096), "accumulation": (1, 4096),
     "learning_rate": (0, 1), "warmup": (0, 1), "weight_decay": (0, 1), "gpu_memory": (0, 10_000),
@@ -32,26 +32,28 @@ class Settings:
     base_folder: str = ""  # a local copy of the base's weights; "" for the base's own repo
     engine: str = "auto"  # unsloth where CUDA is, peft elsewhere
     load_in_4bit: bool = False  # the base in NF4 (CUDA only)
-    parallel: str = "ddp"  # under torchrun: a whole base on each GPU, or "fsdp": its 16-bit weights sharded over them
+    parallel: str = "ddp"  # under torchrun: the whole base on each GPU; "fsdp": 16-bit weights sharded over the GPUs
     precision: str = "auto"  # of the arithmetic: bf16 where the hardware has it, fp16 on older GPUs, fp32 on CPUs
-    max_length: int = 2048  # tokens; a longer row is an error, never cut
+    max_length: int = 2048  # tokens; a longer row is an error and is not cut
     lora_r: int = 32
     lora_alpha: int = 32
     lora_dropout: float = 0.0
     target_modules: list[str] = field(default_factory=lambda: list(MODULES))
     epochs: float = 1.0
-    max_steps: int = -1  # optimizer steps; above 0 it wins over epochs
+    max_steps: int = -1  # optimizer steps; a value above 0 replaces epochs
     batch: int = 2  # rows of a micro-batch
     accumulation: int = 4  # micro-batches of an optimizer step; times `batch`, the effective batch of all processes
     learning_rate: float = 3e-4
     schedule: str = "cosine"
-    warmup: float = 0.05  # share of the steps
+    warmup: float = 0.05  # as a share of the steps
     weight_decay: float = 0.0
     checkpointing: bool = True  # recompute activations: less memory, more time
-    cuda_graphs: bool = True  # Unsloth: replay a step's kernels by one launch, where the plan leaves steps that can be
-    plan: bool = True  # on CUDA: cut the effective batch, and choose checkpointing and 16 or 4 bits, as memory allows
-    gpu_memory: float = 0.0  # GiB of a GPU that training may take; 0 for what is free
-    invented_share: float = 0.0  # extra rows, as a share, whose concept bears an invented name: only copying can answer
+    cuda_graphs: bool = True  # Unsloth: launch a step's kernels all at once, when the plan allows it
+    plan: bool = True  # on CUDA: divide the effective batch and choose checkpointing and 16 or 4 bits by free memory
+    gpu_memory: float = 0.0  # GiB of a GPU that training may take; 0: all that is free
+    invented_share: float = (
+        0.0  # share of extra rows whose concept has an invented name, so that the model learns to copy it
+    )
     save_steps: int = 200  # optimizer steps between checkpoints
     seed: int = 0
 
@@ -68,7 +70,7 @@ def load_settings(preset: str, overrides: list[str]) -> Settings:
 
 
 def parse_overrides(overrides: list[str]) -> dict[str, Any]:
-    """`key=value` texts as a table; a bare word counts as text.
+    """`key=value` texts as a table.  A bare word is a string.
 
     >>> parse_overrides(["epochs=3", "engine=peft"])
     {'epochs': 3, 'engine': 'peft'}
@@ -77,10 +79,10 @@ def parse_overrides(overrides: list[str]) -> dict[str, Any]:
     for text in overrides:
         key, found, value = text.partition("=")
         if not found or not key.strip():
-            raise UserError(f"--set {text}: wanted key=value")
+            raise UserError(f"--set {text}: expected key=value")
         try:
             (table[key.strip()],) = tomllib.loads(f"value = {value}").values()
-        except (ValueError, RecursionError):  # a number of 5,000 digits, brackets nested as deep
+        except (ValueError, RecursionError):  # or a number of 5,000 digits, or brackets nested as deep
             table[key.strip()] = value.strip()
     return table
 
@@ -88,25 +90,25 @@ def parse_overrides(overrides: list[str]) -> dict[str, Any]:
 def _faults(settings: Settings) -> list[str]:
     options = {"engine": ENGINES, "precision": PRECISIONS, "parallel": PARALLEL, "schedule": SCHEDULES}
     faults = [
-        f"'{key}' is '{getattr(settings, key)}', wanted one of {', '.join(known)}"
+        f"'{key}' is '{getattr(settings, key)}', expected one of {', '.join(known)}"
         for key, known in options.items()
         if getattr(settings, key) not in known
     ]
     faults += _fsdp_faults(settings)
     for key, (least, most) in RANGES.items():
-        if not least <= getattr(settings, key) <= most:  # what is no number is in no range
-            faults.append(f"'{key}' is {getattr(settings, key)}, wanted {least} to {most}")
+        if not least <= getattr(settings, key) <= most:  # NaN is in no range
+            faults.append(f"'{key}' is {getattr(settings, key)}, expected {least} to {most}")
     if settings.learning_rate == 0:
-        faults.append("'learning_rate' is 0, wanted more")
+        faults.append("'learning_rate' is 0, expected more")
     if settings.epochs == 0 and settings.max_steps < 1:
         faults.append("'epochs' and 'max_steps' leave no step to train")
     if not settings.target_modules or set(settings.target_modules) - set(MODULES):
-        faults.append(f"'target_modules' is {settings.target_modules}, wanted some of {', '.join(MODULES)}")
+        faults.append(f"'target_modules' is {settings.target_modules}, expected some of {', '.join(MODULES)}")
     return faults
 
 
 def _fsdp_faults(settings: Settings) -> list[str]:
-    """What FSDP2 cannot be combined with."""
+    """Settings that cannot be combined with FSDP2."""
     if settings.parallel != "fsdp":
         return []
     faults = []

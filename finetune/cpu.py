@@ -1,4 +1,4 @@
-"""This machine's CPU -> the environment that torch's kernels (oneDNN) need on it.  Call before torch is imported."""
+"""Sets the environment that torch's CPU kernels (oneDNN) need.  Call it before importing torch."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ _PROBE = "import torch; a = torch.ones(64, 64, dtype=torch.bfloat16); a @ a"
 
 
 def prepare_cpu() -> None:
-    """Bound what oneDNN keeps in memory, and keep it from instructions that only seem to be there."""
-    # oneDNN keeps compiled code for 1,024 shapes, and batches differ in length: 0.8 GiB after 400 steps.
+    """Limit oneDNN's memory, and turn off instructions that the CPU announces but cannot run."""
+    # By default oneDNN keeps compiled code for 1,024 shapes.  Batches differ in length: 0.8 GiB after 400 steps.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     if "ONEDNN_MAX_CPU_ISA" not in os.environ and _has_amx() and not _multiplies():
         os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE_FP16"  # the last one below AMX
 
 
 def has_matrix_units() -> bool:
-    """Whether bf16 is the fast arithmetic of this CPU; without working AMX fp32 takes half its time."""
+    """Whether bf16 is this CPU's fast arithmetic.  Without working AMX, fp32 is twice as fast as bf16."""
     return _has_amx() and "AMX" in os.environ.get("ONEDNN_MAX_CPU_ISA", "AMX")
 
 
 def _has_amx(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the CPU says that it has matrix units (AMX) for bf16."""
+    """Whether the CPU announces matrix units (AMX) for bf16."""
     return cpuinfo.is_file() and "amx_bf16" in cpuinfo.read_text(encoding="utf-8", errors="replace")
 
 
 def _multiplies() -> bool:
-    """Whether a product in bf16 works: in some virtual machines AMX is announced and then an illegal instruction.
+    """Whether a product in bf16 works: some virtual machines announce AMX, but its instructions are illegal there.
 
-    Tried in a process of its own (2 to 3 s), which such an instruction may end.
+    This is tried in a separate process (2 to 3 s), because an illegal instruction ends the process.
     """
     return subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, check=False).returncode == 0

@@ -1,8 +1,8 @@
-"""Unsloth's decoder, forward and backward, as CUDA graphs: one launch each, where a GPU would wait for the CPU's thousands.
+"""Runs Unsloth's decoder as CUDA graphs: one launch instead of thousands that the GPU waits for.
 
-A graph is of one shape, so a batch's rows are padded to one of a few lengths; what stands behind a row's end is seen by
-nothing, as attention looks back only.  It is for one process and one micro-batch a step: the gradients are a graph's own
-memory, which its next replay overwrites.  Checkpointing copies to the host meanwhile and cannot be captured.
+A graph has one shape, so a batch's rows are padded to one of a few lengths.  Attention looks back only, so the padding
+after a row's end changes nothing.  Graphs are for one process and one micro-batch a step: the gradients are in a graph's
+own memory, and its next replay overwrites them.  Checkpointing copies to the host and cannot be captured.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-MOST_TOKENS = 8192  # of a batch: above it the GPU computes for longer than the CPU takes to launch
+MOST_TOKENS = 8192  # of a batch: with more, the GPU computes longer than the CPU needs for its launches
 
 
 def graph_lengths(lengths: Iterable[int], batch: int) -> set[int]:
-    """What batches of `batch` rows of such lengths are padded to; none of more tokens than MOST_TOKENS."""
+    """The lengths that batches of `batch` rows are padded to, without those above MOST_TOKENS."""
     return {size for size in map(graph_length, lengths) if batch * size <= MOST_TOKENS}
 
 
 def graph_length(length: int) -> int:
-    """The length that rows of `length` tokens are padded to: four in each doubling.
+    """The length that a row of `length` tokens is padded to.  There are four between a power of 2 and the next.
 
     >>> [graph_length(n) for n in (1, 100, 256, 257, 321, 513)]
     [16, 112, 256, 320, 384, 640]
@@ -29,19 +29,19 @@ def graph_length(length: int) -> int:
 
 
 def graph_decoder(model: Any, rows: int) -> None:
-    """Have the decoder of `model`, a PEFT model by Unsloth, replay batches of up to `rows` rows from now on."""
+    """Make the decoder of `model`, a PEFT model by Unsloth, replay graphs for batches of up to `rows` rows."""
     decoder = model.get_base_model().model
     decoder.forward = GraphedDecoder(decoder, rows)
 
 
 class GraphedDecoder:
-    """The decoder's forward pass: captured when a length comes first, replayed after that; eager for what is no training batch."""
+    """The decoder's forward pass: captured the first time a length appears, then replayed; eager outside training."""
 
     def __init__(self, decoder: Any, rows: int) -> None:
         import torch
 
         self.decoder, self.eager, self.rows = decoder, decoder.forward, rows
-        self.pool = torch.cuda.graph_pool_handle()  # one: only one graph's activations are needed at a time
+        self.pool = torch.cuda.graph_pool_handle()  # one for all: only one graph's activations are needed at a time
         self.graphs: dict[int, Any] = {}
 
     def __call__(self, input_ids: Any = None, **options: Any) -> Any:
@@ -61,7 +61,7 @@ class GraphedDecoder:
         return BaseModelOutputWithPast(last_hidden_state=self.graphs[size](padded)[:rows, :length])
 
     def _captured(self, size: int, sample: Any) -> bool:
-        """Whether there is a graph for `size` now.  Where none can be had, none is tried again."""
+        """Try to capture a graph for `size`; after a failure no graph is tried again."""
         import torch
 
         try:
@@ -69,9 +69,9 @@ class GraphedDecoder:
             return True
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError as error:  # an attention kernel that waits for the GPU, say
-            told = str(error).splitlines()[0]
-            print(f"no CUDA graphs here: {told}; kernels are launched one by one", flush=True)
+        except RuntimeError as error:  # for example an attention kernel that waits for the GPU
+            cause = str(error).splitlines()[0]
+            print(f"no CUDA graphs here: {cause}; kernels are launched one by one", flush=True)
             self.rows = 0
             return False
 
@@ -81,7 +81,9 @@ class GraphedDecoder:
         kind = torch.get_autocast_dtype("cuda")
         with torch.autocast("cuda", kind, enabled=torch.is_autocast_enabled("cuda"), cache_enabled=False):
             step = _step(self.decoder, self.eager)
-            warmup = 0 if self.graphs else 1  # outside the pool, so it is as much memory again: once, for the kernels
+            warmup = (
+                0 if self.graphs else 1
+            )  # only once, to load the kernels: it takes the same memory again, outside the pool
             return torch.cuda.make_graphed_callables(step, (sample.clone(),), num_warmup_iters=warmup, pool=self.pool)
 
 
@@ -89,7 +91,7 @@ def _step(decoder: Any, eager: Any) -> Any:
     import torch
 
     class Step(torch.nn.Module):
-        """Token ids (rows, length) -> hidden states (rows, length, hidden), with the decoder's parameters as its own."""
+        """Token ids (rows, length) -> hidden states (rows, length, hidden), with the decoder's parameters."""
 
         def __init__(self) -> None:
             super().__init__()

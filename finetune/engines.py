@@ -1,7 +1,7 @@
-"""Settings + base folder -> a model with LoRA layers.  `unsloth` on CUDA, `peft` elsewhere; the rest of the path is one.
+"""Settings + base folder -> a model with LoRA layers: by `unsloth` on CUDA, by `peft` elsewhere.
 
-Unsloth must be imported before trl, transformers and peft, and fails to import without a GPU: so every heavy import is
-inside a function, and `choose_engine` comes first.
+Unsloth must be imported before trl, transformers and peft, and its import fails without a GPU.  So every heavy import is
+inside a function, and `choose_engine` is called first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from plumbing.errors import UserError
 
 
 def choose_engine(settings: Settings, preset: str) -> str:
-    """The engine to use here.  Raises UserError when the preset needs a GPU that is not there."""
+    """The engine to use here.  Raises UserError when the preset needs a GPU and there is none."""
     import torch
 
     cuda = torch.cuda.is_available()
@@ -31,22 +31,22 @@ def choose_engine(settings: Settings, preset: str) -> str:
         raise UserError("engine 'unsloth' needs a CUDA GPU; on a CPU use --set engine=peft")
     if settings.engine != "auto":
         return settings.engine
-    if not cuda or settings.parallel == "fsdp":  # Unsloth has an FSDP2 of its own (UNSLOTH_FSDP2=1), not run here
+    if not cuda or settings.parallel == "fsdp":  # Unsloth's own FSDP2 (UNSLOTH_FSDP2=1) is not used
         return "peft"
     if importlib.util.find_spec("unsloth") is None:
-        print("unsloth is not installed: training with peft (slower); `pip install unsloth` mends it", flush=True)
+        print("unsloth is not installed: training with peft (slower); `pip install unsloth` fixes that", flush=True)
         return "peft"
     return "unsloth"
 
 
 def import_engine(engine: str) -> None:
-    """Unsloth mends trl, transformers and peft as they are imported, so it comes before them."""
+    """Unsloth patches trl, transformers and peft when they are imported, so it must be imported first."""
     if engine == "unsloth":
         import unsloth  # noqa: F401
 
 
 def precision(settings: Settings) -> str:
-    """bf16, fp16 or fp32: what is asked for, else what the hardware can."""
+    """bf16, fp16 or fp32: the setting, or by default the fastest that the hardware has."""
     import torch
 
     if settings.precision != "auto":
@@ -57,30 +57,25 @@ def precision(settings: Settings) -> str:
 
 
 def load_model(settings: Settings, engine: str, folder: Path) -> Any:
-    """The base with fresh LoRA layers on it."""
+    """The base with new LoRA layers."""
     return _load_unsloth(settings, folder) if engine == "unsloth" else _load_peft(settings, folder)
 
 
 def _load_unsloth(settings: Settings, folder: Path) -> Any:
-    import torch
     from unsloth import FastLanguageModel
 
     if settings.cuda_graphs:
-        os.environ.setdefault("UNSLOTH_BLOCK_COMPILE", "0")  # half a minute to save launches that a graph saves too
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision(settings)]
+        os.environ.setdefault(
+            "UNSLOTH_BLOCK_COMPILE", "0"
+        )  # it takes half a minute and saves launches that a graph saves too
+    dtype = _dtype(settings)
     model, _ = FastLanguageModel.from_pretrained(
         model_name=str(folder), max_seq_length=settings.max_length, dtype=dtype, load_in_4bit=settings.load_in_4bit
     )
     model = FastLanguageModel.get_peft_model(
-        model,
-        r=settings.lora_r,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=settings.lora_dropout,
-        target_modules=list(settings.target_modules),
-        bias="none",
-        use_gradient_checkpointing="unsloth" if settings.checkpointing else False,
-        random_state=settings.seed,
-    )
+        model, use_gradient_checkpointing="unsloth" if settings.checkpointing else False, random_state=settings.seed,
+        **_lora(settings),
+    )  # fmt: skip
     if settings.cuda_graphs:
         graph_decoder(model, settings.batch)
     return model
@@ -91,7 +86,7 @@ def _load_peft(settings: Settings, folder: Path) -> Any:
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision(settings)]
+    dtype = _dtype(settings)
     if settings.load_in_4bit:
         four_bit = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
         model = AutoModelForCausalLM.from_pretrained(
@@ -103,12 +98,16 @@ def _load_peft(settings: Settings, folder: Path) -> Any:
             folder, dtype=dtype if torch.cuda.is_available() or settings.parallel == "fsdp" else torch.float32
         )
     torch.manual_seed(settings.seed)
-    lora = LoraConfig(
-        r=settings.lora_r,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=settings.lora_dropout,
-        target_modules=list(settings.target_modules),
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
-    return get_peft_model(model, lora)
+    return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **_lora(settings)))
+
+
+def _dtype(settings: Settings) -> Any:
+    import torch
+
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision(settings)]
+
+
+def _lora(settings: Settings) -> dict[str, Any]:
+    """The arguments that both engines call the same."""
+    values = {key: getattr(settings, key) for key in ("lora_alpha", "lora_dropout", "target_modules")}
+    return values | {"r": settings.lora_r, "bias": "none"}

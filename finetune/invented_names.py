@@ -1,4 +1,4 @@
-"""Names that mean nothing, to put in a concept's place: then only copying the asked name can answer."""
+"""Invented names that replace a concept's name, so that the model learns to copy the name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ENDS = (
 
 
 def invented_name(words: Sequence[str], rng: random.Random) -> str:
-    """Capitals like an abbreviation's, real `words` put together at random where there are some, or syllables."""
+    """A random name: capitals like an abbreviation, some of the real `words`, or syllables."""
     kind = rng.random()
     if kind < 0.2:
         return "".join(rng.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ", k=rng.randint(2, 5)))

@@ -1,6 +1,7 @@
-"""Examples + base -> token ids with the loss on the response alone.
+"""Examples + base -> token ids, with the loss on the response only.
 
-A row is {"input_ids": [...], "completion_mask": [0, ..., 1, ...]}: ones on what the model must generate, stop token included.
+A row is {"input_ids": [...], "completion_mask": [0, ..., 1, ...]}.  The mask is 1 on the tokens that the model must
+generate, the stop token included.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ SHOWN_ROWS = 5
 
 
 def tokenize(examples: Sequence[Example], base: Base, tokenizer: Any, max_length: int) -> list[Row]:
-    """One row an example.  Raises UserError naming the rows that are longer than `max_length` tokens."""
+    """One row for each example.  Raises UserError naming the rows that are longer than `max_length` tokens."""
     rows = [tokenize_example(example, base, tokenizer) for example in examples]
     long = [
         (len(row["input_ids"]), e.id)
@@ -40,12 +41,14 @@ def tokenize(examples: Sequence[Example], base: Base, tokenizer: Any, max_length
 
 
 def tokenize_example(example: Example, base: Base, tokenizer: Any) -> Row:
-    """The whole text's tokens, of which the prompt's own must be the beginning: as the server sees them."""
+    """The whole text's tokens.  They must begin with the prompt's own tokens, because the server sees those."""
     prompt = tokenizer(base.prompt(example.messages()), add_special_tokens=base.add_bos)["input_ids"]
     text = base.prompt(example.messages()) + base.completion(example.response)
     whole = tokenizer(text, add_special_tokens=base.add_bos)["input_ids"]
     if whole[: len(prompt)] != prompt:
-        raise UserError(f"row '{example.id}': base '{base.name}' parts prompt and answer inside a token; mend its TOML")
+        raise UserError(
+            f"row '{example.id}': base '{base.name}' has a token across the border of prompt and answer; correct its TOML"
+        )
     if whole[-1] != tokenizer.convert_tokens_to_ids(base.stop):
         raise UserError(
             f"row '{example.id}': the last token is not the stop {base.stop!r}: the tokenizer does not know it"
@@ -54,7 +57,7 @@ def tokenize_example(example: Example, base: Base, tokenizer: Any) -> Row:
 
 
 def with_invented(contract: Contract, examples: Sequence[Example], share: float, seed: int) -> list[Example]:
-    """The examples and, as a share of them, copies whose concept bears an invented name, so that only copying can answer."""
+    """The examples, and for a share of them copies with an invented concept name, so that the model learns to copy it."""
     rng = random.Random(seed)
     chosen = rng.sample(list(examples), round(share * len(examples)))
     copies = (_rename(contract, example, invented_name((), rng)) for example in chosen)

@@ -1,4 +1,4 @@
-"""NIH text -> the embedded `tiny` base (4.6 M parameters), trained from nothing on one CUDA GPU in about 3 minutes.
+"""NIH text -> the embedded `tiny` base (4.6 M parameters), trained on one CUDA GPU in 3 minutes.
 
     python -m finetune.tiny_base --data artifacts/terminology/dataset --out finetune/bases/tiny [--minutes 2]
 

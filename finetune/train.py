@@ -1,7 +1,9 @@
-"""Rows + model -> adapter: one TRL SFTTrainer for both engines, with checkpoints, progress lines and the loss curve."""
+"""Rows + model -> adapter and loss curve, by TRL's SFTTrainer for both engines."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -12,22 +14,19 @@ from finetune.config import Settings
 from finetune.engines import precision
 from finetune.parallel.processes import world_size
 from finetune.parallel.sharding import fsdp_arguments, sample_alike, shard
-from finetune.progress import Meter, make_progress
+from finetune.progress import Meter, make_callback
 from finetune.rows import Row
+from plumbing.errors import UserError
+
+TRACKERS = ("none", "tensorboard", "wandb", "trackio")
 
 
 def train(
-    model: Any,
-    tokenizer: Any,
-    rows: list[Row],
-    settings: Settings,
-    checkpoints: Path,
-    resume: bool,
-    report_to: str = "none",
+    model: Any, tokenizer: Any, rows: list[Row], settings: Settings, checkpoints: Path, resume: bool, report_to: str
 ) -> tuple[list[dict[str, float]], dict[str, float]]:
-    """Train in place; returns the loss curve as [{step, loss, learning_rate}] and the figures of `Progress`.
+    """Train in place.  Returns the loss curve as [{step, loss, learning_rate}], and the figures of `Meter`.
 
-    Raises UserError when the batch or the model is not what it should be, or the loss is no number.
+    Raises UserError when the batch or the model is not as expected, or the loss is not a number.
     """
     import datasets
     from transformers import PrinterCallback, ProgressCallback
@@ -36,26 +35,27 @@ def train(
     datasets.disable_progress_bars()
     tokens = sum(len(row["input_ids"]) for row in rows) / len(rows) * settings.batch * settings.accumulation
     meter = Meter(tokens * world_size())
-    trainer = SFTTrainer(
-        model=model,
-        args=_arguments(settings, checkpoints, report_to),
-        train_dataset=datasets.Dataset.from_list(rows),
-        processing_class=tokenizer,
-        callbacks=[make_progress(meter, watch_activations(model, precision(settings)))],
-    )
-    trainer.remove_callback(ProgressCallback)
-    trainer.remove_callback(PrinterCallback)
-    sample_alike(trainer, rows, settings)
-    check_batch(trainer, rows, rows[0]["input_ids"][-1])
-    check_precision(model, precision(settings))
-    shard(trainer, settings, precision(settings))
-    trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints) if resume else None)
-    shown = ("step", "loss", "learning_rate")
-    curve = [{key: entry[key] for key in shown} for entry in trainer.state.log_history if "loss" in entry]
+    with contextlib.ExitStack() as stack:
+        trainer = SFTTrainer(
+            model=model,
+            args=_arguments(settings, checkpoints, report_to),
+            train_dataset=datasets.Dataset.from_list(rows),
+            processing_class=tokenizer,
+            callbacks=[make_callback(meter, stack, watch_activations(model, precision(settings)))],
+        )
+        trainer.remove_callback(ProgressCallback)
+        trainer.remove_callback(PrinterCallback)
+        sample_alike(trainer, rows, settings)
+        check_batch(trainer, rows, rows[0]["input_ids"][-1])
+        check_precision(model, precision(settings))
+        shard(trainer, settings, precision(settings))
+        trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints) if resume else None)
+    keys = ("step", "loss", "learning_rate")
+    curve = [{key: entry[key] for key in keys} for entry in trainer.state.log_history if "loss" in entry]
     return curve, meter.figures()
 
 
-def _arguments(settings: Settings, checkpoints: Path, report_to: str = "none") -> Any:
+def _arguments(settings: Settings, checkpoints: Path, report_to: str) -> Any:
     import torch
     from trl import SFTConfig
 
@@ -63,7 +63,7 @@ def _arguments(settings: Settings, checkpoints: Path, report_to: str = "none") -
     return SFTConfig(
         output_dir=str(checkpoints),
         per_device_train_batch_size=settings.batch,
-        gradient_accumulation_steps=settings.accumulation,  # set always: Unsloth's default is 2
+        gradient_accumulation_steps=settings.accumulation,  # always set: Unsloth's default is 2
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps,
         learning_rate=settings.learning_rate,
@@ -76,11 +76,11 @@ def _arguments(settings: Settings, checkpoints: Path, report_to: str = "none") -
         max_length=settings.max_length,
         completion_only_loss=True,
         packing=False,
-        padding_free=False if settings.cuda_graphs else None,  # None: Unsloth lays rows end to end
+        padding_free=False if settings.cuda_graphs else None,  # None: Unsloth joins rows end to end
         train_sampling_strategy="group_by_length",
         logging_steps=10,
         logging_first_step=True,
-        logging_nan_inf_filter=False,  # else a loss that is no number is logged as 0, and nobody hears of it
+        logging_nan_inf_filter=False,  # the default logs a loss of NaN as 0, so that nobody would notice it
         save_strategy="steps",
         save_steps=settings.save_steps,
         save_total_limit=2,
@@ -99,16 +99,24 @@ def save_adapter(
 ) -> None:
     """adapter_model.safetensors and adapter_config.json, the loss curve as JSON and as a picture.
 
-    `weights` are the trained tensors where the model itself holds only shards of them.  Raises UserError when one is
-    not finite.
+    `weights` are the trained tensors when the model itself holds only shards of them.  Raises UserError when one is not
+    finite.
     """
     check_weights(weights or {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad})
-    model.active_peft_config.base_model_name_or_path = repo  # else the base's folder on this very machine
-    # The embeddings were never resized; "auto" would ask the Hub about that.
+    model.active_peft_config.base_model_name_or_path = repo  # instead of the base's folder on this machine
+    # The embeddings were never resized; "auto" would ask the Hub whether they were.
     model.save_pretrained(folder, state_dict=weights, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
     (folder / "loss.json").write_text(json.dumps(curve, indent=1) + "\n", encoding="utf-8")
     draw_loss(curve, folder / "loss.png")
+
+
+def check_tracker(report_to: str) -> None:
+    """Raises UserError when the tracker's package is not installed."""
+    if report_to != "none" and importlib.util.find_spec(report_to) is None:
+        raise UserError(
+            f"--report-to {report_to}: is not installed; `uv pip install {report_to}` into .venv fixes that"
+        )
 
 
 def draw_loss(curve: list[dict[str, float]], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Train by the best plan; when the GPU's memory does not hold it after all, by the next smaller one."""
+"""Trains by the best plan.  If it still runs out of memory, it falls back to the next smaller plan."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from finetune.checkpoints import find_checkpoint
 from finetune.config import Settings
 from finetune.parallel.processes import is_main, wait_for_all, world_size
-from finetune.plan import Plan, shared
+from finetune.plan import TrainingPlan, share_of_one
 from finetune.rows import Row
 from plumbing.errors import UserError
 from plumbing.handover import new_file
@@ -31,27 +31,28 @@ class Trained:
 
 
 def train_as_planned(
-    plans: Sequence[Plan],
-    settings: Settings,
-    engine: str,
-    folder: Path,
-    rows: list[Row],
-    tokenizer: Any,
-    checkpoints: Path,
-    args: argparse.Namespace,
-) -> Trained:
-    """Try the plans in turn; without any, the settings as they are.  A resumed run keeps the plan that it began with."""
+    plans: Sequence[TrainingPlan], settings: Settings, engine: str, folder: Path, rows: list[Row], tokenizer: Any,
+    checkpoints: Path, args: argparse.Namespace,
+) -> Trained:  # fmt: skip
+    """If a plan still runs out of memory, print a line and fall back to the next smaller plan.
+
+    Without plans the settings are used as they are.  A resumed run starts with the plan that it had.
+    """
     if args.resume:
         plans = _resumed(checkpoints, plans)
-        wait_for_all()  # every process has read the plan before the first writes it anew
-    if args.report_to == "tensorboard":  # else its files would go with the checkpoints
+        wait_for_all()  # every process must have read the plan before the first one writes it again
+    if args.report_to == "tensorboard":  # otherwise its files would be deleted with the checkpoints
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", f"{args.out}-{args.report_to}")
     for plan, smaller in zip([*plans] or [None], [*plans[1:], None], strict=True):
         if is_main():
             with new_file(checkpoints / "plan.json") as file:
                 file.write_text(json.dumps(plan and dataclasses.asdict(plan)), encoding="utf-8")
         resume = args.resume or find_checkpoint(checkpoints) is not None
-        used = plan.apply(settings) if plan else dataclasses.replace(shared(settings, world_size()), cuda_graphs=False)
+        used = (
+            plan.apply(settings)
+            if plan
+            else dataclasses.replace(share_of_one(settings, world_size()), cuda_graphs=False)
+        )
         trained = _attempt(used, engine, folder, rows, tokenizer, checkpoints, resume, args.report_to)
         if trained:
             return _compared(trained, plan)
@@ -67,7 +68,7 @@ def _attempt(
     settings: Settings, engine: str, folder: Path, rows: list[Row], tokenizer: Any, checkpoints: Path, resume: bool,
     report_to: str,
 ) -> Trained | None:  # fmt: skip
-    """One training; None when the GPU's memory ran out, which is then given back."""
+    """One training.  Returns None when the GPU ran out of memory, after freeing it."""
     import torch
 
     from finetune.engines import load_model
@@ -81,8 +82,8 @@ def _attempt(
         curve, figures = train(model, tokenizer, rows, settings, checkpoints, resume, report_to)
         return Trained(model, settings, curve, figures)
     except torch.OutOfMemoryError:
-        pass  # left by the error's frames until here: the model goes only after them
-    for _ in range(2):  # what the first pass finalises holds a 4-bit base's weights
+        pass  # the error's frames hold the model, so it can be freed only after this block
+    for _ in range(2):  # objects that the first pass finalises still hold a 4-bit base's weights
         gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -90,22 +91,22 @@ def _attempt(
     return None
 
 
-def _resumed(checkpoints: Path, plans: Sequence[Plan]) -> Sequence[Plan]:
-    """The plan that the interrupted run trained by, then the smaller ones."""
+def _resumed(checkpoints: Path, plans: Sequence[TrainingPlan]) -> Sequence[TrainingPlan]:
+    """The plan of the interrupted run, then the smaller ones."""
     path = checkpoints / "plan.json"
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     if kept is None:
         return plans
-    first = Plan(**kept)
+    first = TrainingPlan(**kept)
     return [first, *(plan for plan in plans if plan.peak < first.peak)]
 
 
-def _compared(trained: Trained, plan: Plan | None) -> Trained:
-    """The figures with what the plan had said of the memory."""
+def _compared(trained: Trained, plan: TrainingPlan | None) -> Trained:
+    """Add the plan's predicted memory to the figures."""
     if plan is None:
         return trained
     measured = trained.figures["peak_gpu_gib"]
     if is_main():
-        off = plan.peak / measured - 1
-        print(f"memory: {measured:.2f} GiB at the peak, {plan.peak:.2f} planned ({off:+.0%})", flush=True)
+        error = plan.peak / measured - 1
+        print(f"memory: {measured:.2f} GiB at the peak, {plan.peak:.2f} planned ({error:+.0%})", flush=True)
     return dataclasses.replace(trained, figures=trained.figures | {"planned_gpu_gib": round(plan.peak, 2)})

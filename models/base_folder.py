@@ -1,4 +1,4 @@
-"""Where a base's weights lie: a local folder or the Hugging Face Hub's cache, checked before anything is read."""
+"""A base -> the checked folder of its weights: a local copy, or the Hugging Face Hub's cache."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ REPOSITORY = Path(__file__).parent.parent
 
 
 def find_base_folder(base: Base, folder: str | None = None) -> Path:
-    """The folder with the base's weights: `folder` if given, else the spec's repo, as a folder or from the Hub.
+    """The folder with the base's weights: `folder` if given, otherwise the spec's repo, as a folder or from the Hub.
 
-    Raises UserError when it cannot be had or lacks config.json, tokenizer.model or safetensors.
+    Raises UserError when it cannot be fetched, or lacks config.json, tokenizer.model or safetensors.
     """
     local = Path(folder) if folder else REPOSITORY / base.repo
     if folder or local.is_dir():
         return check_base_folder(local, base.repo)
     import huggingface_hub
 
-    wanted = ["config.json", "tokenizer*", "*.safetensors", "*.safetensors.index.json", "generation_config.json"]
+    files = ["config.json", "tokenizer*", "*.safetensors", "*.safetensors.index.json", "generation_config.json"]
     try:
-        fetched = huggingface_hub.snapshot_download(base.repo, allow_patterns=wanted, ignore_patterns=["consolidated*"])
+        fetched = huggingface_hub.snapshot_download(base.repo, allow_patterns=files, ignore_patterns=["consolidated*"])
     except Exception as error:  # huggingface_hub, requests and httpx each raise their own kinds
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
@@ -38,26 +38,24 @@ def find_base_folder(base: Base, folder: str | None = None) -> Path:
 
 
 def check_base_folder(folder: Path, repo: str) -> Path:
-    """`folder` again, when it holds what training and export read; a UserError names everything that is missing.
+    """Return `folder` when it holds what training and export read.  A UserError names everything that is missing.
 
-    `repo`: where the base as it was published is.
+    `repo` is where the base was published; the error about a quantised base names it.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such base folder")
-    cures = {
+    reasons = {
         "config.json": "the model's shape",
         "tokenizer.model": "without its scores the GGUF would mis-tokenise; copy it from the original repository",
     }
-    missing = [f"no {name} ({why})" for name, why in cures.items() if not (folder / name).is_file()]
+    missing = [f"no {name} ({why})" for name, why in reasons.items() if not (folder / name).is_file()]
     if not weight_files(folder):
         pickled = any(path.suffix in (".bin", ".pt", ".pth") for path in folder.iterdir())
-        missing.append(
-            "no *.safetensors (the weights)"
-            + (": pickles are never read, fetch them as safetensors" if pickled else "")
-        )
+        cure = ": pickles are never read, fetch them as safetensors" if pickled else ""
+        missing.append(f"no *.safetensors (the weights){cure}")
     if missing:
         raise UserError(f"{folder}: not a complete base: {'; '.join(missing)}")
-    quantised = _config(folder).get("quantization_config")
+    quantised = read_config(folder).get("quantization_config")
     if quantised:  # its 16-bit weights are lost, and an adapter is exported onto the base that it was trained on
         method = quantised.get("quant_method", "some method") if isinstance(quantised, dict) else quantised
         raise UserError(
@@ -68,27 +66,20 @@ def check_base_folder(folder: Path, repo: str) -> Path:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a base, a second copy in Mistral's own format (consolidated*) left out."""
+    """The safetensors files of a base, without a second copy in Mistral's own format (consolidated*)."""
     return sorted(p for p in folder.glob("*.safetensors") if not p.name.startswith("consolidated"))
 
 
 def base_digest(folder: Path) -> str:
-    """One sha256 for a base: over the names and digests of its config, tokenizer and weights, reading every byte."""
+    """One sha256 for a base: over the names and digests of its config, tokenizer and weights.  Reads every byte."""
     files = [folder / "config.json", folder / "tokenizer.model", *weight_files(folder)]
-    with ThreadPoolExecutor() as pool:  # hashing leaves Python's lock alone
+    with ThreadPoolExecutor() as pool:  # hashing releases Python's lock
         lines = [f"{path.name} {digest}\n" for path, digest in zip(files, pool.map(sha256, files), strict=True)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def architecture(folder: Path) -> str:
-    """The first entry of `architectures` in the base's config.json, such as MistralForCausalLM."""
-    named = _config(folder).get("architectures")
-    if not (isinstance(named, list) and named and isinstance(named[0], str)):
-        raise UserError(f"{folder / 'config.json'}: names no architecture; fetch the base again")
-    return named[0]
-
-
-def _config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """The table in a base's config.json.  Raises UserError when it is not JSON or not a table."""
     try:
         config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return {**config}

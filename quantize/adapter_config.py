@@ -1,4 +1,4 @@
-"""PEFT's adapter_config.json -> which modules have a LoRA, of which rank and scale; what a plain merge would lose is refused."""
+"""PEFT's adapter_config.json -> which modules have a LoRA, with which rank and scale."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from plumbing.errors import UserError, faults_error
 from plumbing.toml_file import fill
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-# Features of PEFT that change more than W + scale * B @ A; each would be lost in silence, so each is refused by name.
+# Features of PEFT that change more than W + scale * B @ A.  A plain merge would drop them without a warning.
 UNMERGEABLE = (
-    "use_dora", "use_qalora", "use_bdlora", "lora_bias", "fan_in_fan_out", "trainable_token_indices", "target_parameters", "layer_replication", "alora_invocation_tokens", "kasa_config", "monteclora_config",
-    "arrow_config", "velora_config",
+    "use_dora", "use_qalora", "use_bdlora", "lora_bias", "fan_in_fan_out", "trainable_token_indices", "target_parameters",
+    "layer_replication", "alora_invocation_tokens", "kasa_config", "monteclora_config", "arrow_config", "velora_config",
 )  # fmt: skip
 INITS = (True, False, "gaussian", "orthogonal", "eva")  # of LoRA weights; any other also rewrites the base's weights
 LARGEST = 1e9  # of a rank or an alpha
@@ -25,7 +25,7 @@ LARGEST = 1e9  # of a rank or an alpha
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """What of PEFT's LoraConfig says where a LoRA is and how it is scaled; spelled as there."""
+    """The fields of PEFT's LoraConfig that say where a LoRA is and how it is scaled."""
 
     r: int
     lora_alpha: float
@@ -48,7 +48,7 @@ class AdapterConfig:
         return float(alpha / (math.sqrt(rank) if self.use_rslora else rank))
 
     def targets(self, module: str) -> bool:
-        """Does PEFT put a LoRA on the linear layer of that name?  The rules of its check_target_module_exists."""
+        """Does PEFT put a LoRA on this linear layer?  The rules of its check_target_module_exists."""
         saved = any(re.match(rf"(^|.*\.){name}($|\..*)", module) for name in self.modules_to_save)
         if saved or _named(self.exclude_modules, module) or not _named(self.target_modules, module):
             return False
@@ -64,7 +64,7 @@ class AdapterConfig:
 
 
 def read_adapter_config(path: Path) -> AdapterConfig:
-    """Raises UserError naming all that keeps the adapter from being merged."""
+    """Raises UserError naming everything that prevents a merge."""
     try:
         table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         kind = table["peft_type"]
@@ -84,9 +84,9 @@ def read_adapter_config(path: Path) -> AdapterConfig:
 
 
 def _lost(table: Mapping[str, Any], kind: object) -> list[str]:
-    """What of the training a plain merge would leave out."""
+    """What a plain merge would lose of the training."""
     if kind != "LORA":
-        return [f"peft_type is {kind!r}, wanted LORA"]
+        return [f"peft_type is {kind!r}, expected LORA"]
     faults = [f"{key} is set, which a plain merge would lose" for key in UNMERGEABLE if table.get(key)]
     if table.get("bias", "none") != "none":
         faults.append(f"bias is {table['bias']!r}, which a plain merge would lose")
@@ -96,13 +96,13 @@ def _lost(table: Mapping[str, Any], kind: object) -> list[str]:
 
 
 def _faults(config: AdapterConfig) -> list[str]:
-    """Values that are of the right type and yet of no use."""
+    """Values of the right type that make no sense."""
     numbers: dict[str, Iterable[float]] = {
         "r": [config.r], "lora_alpha": [config.lora_alpha],
         "rank_pattern": config.rank_pattern.values(), "alpha_pattern": config.alpha_pattern.values(),
     }  # fmt: skip
     faults = [
-        f"{key} is {value}, wanted a number above 0"
+        f"{key} is {value}, expected a number above 0"
         for key, values in numbers.items()
         for value in values
         if not 0 < value < LARGEST
@@ -113,12 +113,12 @@ def _faults(config: AdapterConfig) -> list[str]:
         try:
             re.compile(pattern)
         except re.error as error:
-            faults.append(f"{pattern!r} is no pattern of module names ({error})")
+            faults.append(f"{pattern!r} is not a pattern of module names ({error})")
     return faults
 
 
 def _pattern(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
-    """The value for one module: the first pattern that matches the end of its name, else the adapter's own."""
+    """The value for one module: of the first pattern that matches the end of its name, otherwise the default."""
     for key, value in patterns.items():
         if re.match(rf"(.*\.)?({key})$", module):
             return value

@@ -1,4 +1,4 @@
-"""Base (+ adapter) -> GGUF files: which tensors go in, in which order and types; then all of it, hashed and written."""
+"""Base (+ adapter) -> GGUF files: first each file's layout, then its bytes, hashed while written."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from contract.base import Base
+from models.shape import Shape, check_tensors
 from models.tensors import Tensor
 from plumbing.errors import UserError
-from quantize.blocks import Quantize
-from quantize.families import Placed, Shape, check_tensors, place
-from quantize.metadata import add_metadata
+from quantize.layout import Placed, place
 from quantize.recipe import RECIPES, choose
-from quantize.stream import Part, stream
+from quantize.stream import Part, Quantize, stream
 from quantize.vocabulary import Vocabulary
 from quantize.weights import Lora
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
 
 ALIGNMENT = 32  # bytes: GGUF's default
 
@@ -41,8 +43,8 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """All that will be written, known before the first byte is."""
+class GgufLayout:
+    """Everything that one file will hold, known before its first byte is written."""
 
     type: str  # a key of RECIPES
     shape: Shape
@@ -51,45 +53,46 @@ class Plan:
 
     @property
     def bytes(self) -> int:
-        """About what the file will take: the tensors with their padding, the vocabulary, the rest of the metadata."""
+        """The file's size, nearly: the tensors with their padding, the vocabulary, the rest of the metadata."""
         return sum(e.size + 32 for e in self.entries) + 40 * len(self.vocabulary.pieces) + 100_000
 
     def kinds(self) -> dict[str, int]:
         return dict(Counter(entry.kind for entry in self.entries))
 
 
-def plan_gguf(
+def lay_out(
     kind: str, shape: Shape, vocabulary: Vocabulary, base: Mapping[str, Tensor], loras: Mapping[str, Lora]
-) -> Plan:
-    """Which tensors go in, in which order and type.  Raises UserError when the base is not whole."""
+) -> GgufLayout:
+    """Order and type of every tensor.  Raises UserError when the base is not complete."""
     placed = place(shape, base)
     lost = loras.keys() - {p.source for p in placed}
     if lost:
         raise UserError(
             f"the adapter changes {min(lost)}, which the base ties to its embedding; train without that module"
         )
-    check_tensors(shape, placed, {p.source: base[p.source].shape for p in placed})
+    check_tensors(shape, {p.source: base[p.source].shape for p in placed})
     entries = []
     for p in placed:
         tensor = base[p.source]
         chosen = choose(RECIPES[kind], p.name, tensor.shape, shape.layers, shape.tied)
         entries.append(Entry(p, tensor, loras.get(p.source), chosen, _size(tensor.shape, chosen)))
-    return Plan(kind, shape, vocabulary, tuple(entries))
+    return GgufLayout(kind, shape, vocabulary, tuple(entries))
 
 
 def write_ggufs(
-    files: Mapping[Path, Plan], base: Base, title: str, quantize: Quantize, threads: int, advance: Callable[[int], None]
-) -> dict[str, str]:
-    """Write a file a plan, all in one pass over the weights; returns file name -> sha256, taken while writing.
+    files: Mapping[Path, GgufLayout], base: Base, title: str, quantize: Quantize, threads: int,
+    advance: Callable[[int], None],
+) -> dict[str, str]:  # fmt: skip
+    """Write all files in one pass over the weights.  Returns file name -> sha256, taken while writing.
 
-    The plans are of the same base and adapter.  `advance` is told the bytes.  Raises UserError for a full disk or
-    damaged weights.
+    The layouts are of the same base and adapter.  `advance` gets the number of bytes after each write.  Raises UserError
+    for a full disk or damaged weights.
     """
     try:
         with contextlib.ExitStack() as stack:
             outs = [_File(stack.enter_context(path.open("wb"))) for path in files]
-            for out, plan in zip(outs, files.values(), strict=True):
-                out.write(_head(plan, base, title))
+            for out, layout in zip(outs, files.values(), strict=True):
+                out.write(_head(layout, base, title))
             for part, blocks in stream(parts(list(files.values())), quantize, threads):
                 for out, kind in zip(outs, part.kinds, strict=True):
                     out.append(part.placed.name, blocks[kind])
@@ -99,7 +102,7 @@ def write_ggufs(
     except OSError as error:
         if error.filename:  # a file that could not be opened, named by the error itself
             raise
-        folder, needed = next(iter(files)).parent.parent, sum(plan.bytes for plan in files.values())
+        folder, needed = next(iter(files)).parent.parent, sum(layout.bytes for layout in files.values())
         raise UserError(
             f"{folder}: cannot write {needed / 1e6:,.1f} MB there: {error.strerror}; nothing was left behind: free "
             "some space or name another --out"
@@ -107,14 +110,14 @@ def write_ggufs(
     return {path.name: out.digest.hexdigest() for path, out in zip(files, outs, strict=True)}
 
 
-def parts(plans: Sequence[Plan]) -> list[Part]:
-    """The plans' tensors, each once, with the block type that each plan wants of it."""
-    rows = zip(*(plan.entries for plan in plans), strict=True)
+def parts(layouts: Sequence[GgufLayout]) -> list[Part]:
+    """Each tensor once, with the block types that it has in the layouts."""
+    rows = zip(*(layout.entries for layout in layouts), strict=True)
     return [Part(row[0].placed, row[0].tensor, row[0].lora, tuple(entry.kind for entry in row)) for row in rows]
 
 
 class _File:
-    """A GGUF on its way to the disk: tensors begin at aligned places, and every byte is hashed as it passes."""
+    """A GGUF that is being written: tensors begin at aligned offsets, and every byte is hashed."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.size, self.tensor, self.digest = file, 0, "", hashlib.sha256()
@@ -135,15 +138,15 @@ class _File:
         self.write(bytes(-self.size % ALIGNMENT))
 
 
-def _head(plan: Plan, base: Base, title: str) -> bytes:
-    """All that stands before the tensors: the metadata and the tensors' names, shapes, types and places."""
+def _head(layout: GgufLayout, base: Base, title: str) -> bytes:
+    """The bytes before the tensors: the metadata, and the tensors' names, shapes, types and offsets."""
     import gguf
     from gguf.gguf_writer import WriterState
 
-    logging.getLogger("gguf").setLevel(logging.ERROR)  # its notes on byte order are no news to a user
-    writer = gguf.GGUFWriter(None, plan.shape.arch)
-    add_metadata(writer, plan, base, title)
-    for entry in plan.entries:
+    logging.getLogger("gguf").setLevel(logging.ERROR)  # its notes on byte order do not help a user
+    writer = gguf.GGUFWriter(None, layout.shape.arch)
+    _add_metadata(writer, layout, base, title)
+    for entry in layout.entries:
         kind = gguf.GGMLQuantizationType[entry.kind]
         shape = gguf.quant_shape_to_byte_shape(entry.tensor.shape, kind)
         writer.add_tensor_info(entry.placed.name, shape, np.dtype(np.uint8), entry.size, raw_dtype=kind)
@@ -153,6 +156,43 @@ def _head(plan: Plan, base: Base, title: str) -> bytes:
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     return head.getvalue()
+
+
+def _add_metadata(writer: GGUFWriter, layout: GgufLayout, base: Base, title: str) -> None:
+    """Shape, tokenizer, chat template, licence.  `title` is the model's name in `ollama show` and other tools."""
+    import gguf
+
+    shape, vocabulary = layout.shape, layout.vocabulary
+    writer.add_type("model")
+    writer.add_name(title)
+    writer.add_license(base.license)
+    writer.add_file_type(gguf.LlamaFileType[RECIPES[layout.type].file_type])
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    writer.add_block_count(shape.layers)
+    writer.add_context_length(shape.context)
+    writer.add_embedding_length(shape.hidden)
+    writer.add_feed_forward_length(shape.feed_forward)
+    writer.add_head_count(shape.heads)
+    writer.add_head_count_kv(shape.kv_heads)
+    writer.add_key_length(shape.head_size)
+    writer.add_value_length(shape.head_size)
+    writer.add_rope_dimension_count(shape.head_size)
+    writer.add_rope_freq_base(shape.rope_theta)
+    writer.add_layer_norm_rms_eps(shape.rms_eps)
+    writer.add_vocab_size(shape.vocabulary)
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(vocabulary.pieces)
+    writer.add_token_scores(vocabulary.scores)
+    writer.add_token_types(vocabulary.types)
+    writer.add_bos_token_id(vocabulary.bos)
+    writer.add_eos_token_id(vocabulary.eos)
+    writer.add_unk_token_id(vocabulary.unknown)
+    writer.add_pad_token_id(vocabulary.pad)
+    writer.add_add_bos_token(base.add_bos)
+    writer.add_add_eos_token(False)
+    writer.add_add_space_prefix(base.add_space_prefix)
+    writer.add_chat_template(base.chat_template())
 
 
 def _size(shape: tuple[int, ...], kind: str) -> int:

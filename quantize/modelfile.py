@@ -1,4 +1,4 @@
-"""Task + base -> what Ollama must be told: one dict, from which both the Modelfile and the API call come."""
+"""Task + base -> the settings of an Ollama model: one dict, for the Modelfile and for the API call."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, TypedDict
 
 from contract.base import Base
 from contract.contract import Contract
+from models.shape import CONTEXT
 from plumbing import templates
 from plumbing.errors import UserError, faults_error
 
 TEMPLATE = Path(__file__).parent.parent / "Modelfile"
-CONTEXT = 4096  # tokens at most: a conversation of some turns; more costs memory on the user's machine
-ANSWER = 512  # tokens at most: four times the mean answer, and an end to a loop
+ANSWER = 512  # tokens at most: four times the mean answer, and it ends an endless loop
 
 
 class Fields(TypedDict):
@@ -27,13 +27,14 @@ class Fields(TypedDict):
 
 
 def fields(contract: Contract, base: Base, card: str = "") -> Fields:
-    """All of it, explicit: whatever is left out Ollama guesses from the weights or from its version's defaults.
+    """Every setting, explicitly: Ollama takes a missing one from the weights or from its version's defaults.
 
-    `card`: the model card's address.  It stands in the licence, which `ollama show` prints: a MESSAGE would be put
-    before every conversation, and the served prompt would no longer be the trained one.  Raises UserError when it is none.
+    `card` is the model card's address.  It is added to the licence, which `ollama show` prints.  (Ollama would put a
+    MESSAGE before every conversation, so the served prompt would differ from the trained one.)  Raises UserError when
+    `card` is not an address.
     """
     if card and not re.fullmatch(r"https?://[!-~]+", card):
-        raise UserError(f"--card: {card!r} is no address, wanted such as https://huggingface.co/OWNER/NAME")
+        raise UserError(f"--card: {card!r} is not an address; expected one such as https://huggingface.co/OWNER/NAME")
     return Fields(
         template=base.ollama_template(),
         system=contract.system_prompt(),
@@ -43,8 +44,8 @@ def fields(contract: Contract, base: Base, card: str = "") -> Fields:
         parameters={
             "stop": [base.stop],
             "temperature": 0.0,  # the same question gets the same answer
-            "top_p": 0.9,  # counts only for who raises the temperature
-            "repeat_penalty": 1.0,  # none: headings and note repeat by design, and the request's term must be repeated
+            "top_p": 0.9,  # has an effect only at a higher temperature
+            "repeat_penalty": 1.0,  # off: headings and note repeat by design, and the request's term must be repeated
             "frequency_penalty": float(base.frequency_penalty),
             "seed": 0,
             "num_ctx": min(base.context_length, CONTEXT),
@@ -60,7 +61,7 @@ def modelfiles(values: Fields, types: Sequence[str]) -> dict[str, str]:
 
 
 def render(values: Fields, gguf: str) -> str:
-    """The Modelfile of model file `gguf`.  Raises UserError naming every value that a Modelfile cannot carry."""
+    """The Modelfile for the file `gguf`.  Raises UserError naming every value that a Modelfile cannot hold."""
     faults = _faults(values)
     if faults:
         raise faults_error("Modelfile", faults)
@@ -71,7 +72,7 @@ def render(values: Fields, gguf: str) -> str:
 
 
 def _faults(values: Fields) -> list[str]:
-    """What Ollama's Modelfile parser would drop or read otherwise (its parser/parser.go: no escapes at all)."""
+    """What Ollama's Modelfile parser would drop or misread.  It knows no escapes (parser/parser.go)."""
     texts: dict[str, Any] = {name: values[name] for name in ("template", "system", "license")}  # type: ignore[literal-required]
     stops = {f"stop {number}": stop for number, stop in enumerate(values["parameters"]["stop"], 1)}  # type: ignore[arg-type]
     faults = []
@@ -80,7 +81,7 @@ def _faults(values: Fields) -> list[str]:
         if name in texts and '"""' in text:
             faults.append(f'{name} holds """, which would end it')
         if name in stops and re.search('["\n]|^$', text):
-            faults.append(f'{name} is {text!r}, wanted text on one line without "')
+            faults.append(f'{name} is {text!r}, expected text on one line without "')
     return faults
 
 

@@ -18,8 +18,8 @@ from models.ollama_address import server_url
 from models.ollama_server import Server
 from plumbing.errors import UserError, run
 from plumbing.handover import Manifest, check_outputs, read_manifest
+from plumbing.progress import byte_progress
 from quantize.modelfile import Fields, fields, modelfiles
-from quantize.progress import progress
 
 
 def main() -> None:
@@ -99,7 +99,7 @@ def upload(server: Server, gguf: Path, sha256: str) -> None:
     """Send the weights, unless the server has them."""
     if server.has_blob(sha256):
         return
-    with progress(gguf.name, gguf.stat().st_size) as advance:
+    with byte_progress(gguf.name, gguf.stat().st_size) as advance:
 
         def body() -> Iterator[bytes]:
             with gguf.open("rb") as file:

@@ -1,37 +1,46 @@
-"""Tensors -> their blocks, in order, some rows at a time.
+"""Tensors -> their quantised blocks, in order, some rows at a time, by ggml's own quantiser.
 
-Every thread takes the next rows through all steps: read, merge, re-order, quantise.  So no step waits for another, all
-cores are busy from the first rows to the last, and the memory in use does not grow with the tensors.
+Each thread takes the next rows through all steps: read, merge, re-order, quantise.  So no step waits for another, all
+cores are busy from the first rows to the last, and memory does not grow with the tensors.
 """
 
 from __future__ import annotations
 
+import ctypes
+import importlib.util
 import math
 import os
+import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from models.tensors import Tensor
 from plumbing.errors import UserError
-from quantize.blocks import NotFinite, Quantize
-from quantize.families import Placed
+from quantize.layout import Placed
 from quantize.weights import Lora, Saved, merge
 
-ROWS = 64  # a part's rows come in multiples of it, so that parts begin where blocks of any kind do
-VALUES = 1 << 19  # of a part: 2 MiB in float32, near to the core's cache, yet some milliseconds of work
-AHEAD = 4  # parts begun or done, a thread, while the oldest is waited for: so that no thread idles meanwhile
+ROWS = 64  # a part has a multiple of so many rows, so that parts begin where blocks of any kind begin
+VALUES = 1 << 19  # of a part: 2 MiB in float32, about the core's cache, and yet some milliseconds of work
+AHEAD = 4  # parts a thread that are begun or done while the oldest is awaited: so that no thread is idle meanwhile
 BYTES = 24  # a value at most while a part is made: as stored, widened, LoRA's sum, rounded twice, the blocks
+LIBRARY = {"win32": "ggml-base.dll", "darwin": "libggml-base.dylib"}.get(sys.platform, "libggml-base.so")
 
-Blocks = dict[str, np.ndarray]  # block type -> the rows' bytes
+Blocks = dict[str, np.ndarray]  # block type -> the rows' bytes, uint8 (rows, bytes a row)
+Quantize = Callable[[np.ndarray, Iterable[str]], Blocks]  # float32 (rows, columns), types -> blocks.  Raises NotFinite.
+
+
+class NotFinite(ValueError):
+    """The matrix holds NaN, infinity, or a value beyond float16's 65504."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some rows of one tensor, and the block types that are wanted of it."""
+    """Some rows of one tensor, and the block types to make from them."""
 
     placed: Placed
     tensor: Tensor
@@ -40,7 +49,7 @@ class Part:
 
 
 def cores() -> int:
-    """Those that this process may run on."""
+    """The number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -52,7 +61,7 @@ def memory(tensors: Sequence[Part], threads: int) -> int:
 
 
 def stream(tensors: Iterable[Part], quantize: Quantize, threads: int) -> Iterator[tuple[Part, Blocks]]:
-    """Each tensor in parts, and their blocks, in order.  Raises the first error, and then begins nothing more."""
+    """Each tensor in parts, and their blocks, in order.  At the first error it begins no further part and raises the error."""
     pool = ThreadPoolExecutor(threads)
     begun: deque[tuple[Part, Future[Blocks]]] = deque()
     try:
@@ -88,7 +97,7 @@ def _rows(whole: Part, start: int, stop: int) -> Part:
 
 
 def make_blocks(part: Part, quantize: Quantize) -> Blocks:
-    """The rows' bytes as they stand in the GGUF, by type."""
+    """The rows' bytes as the GGUF holds them, by type."""
     weight = part.placed.arrange(merge(part.tensor, part.lora))
     try:
         if set(part.kinds) != {"F32"}:
@@ -103,5 +112,64 @@ def make_blocks(part: Part, quantize: Quantize) -> Blocks:
             else "the base is damaged"
         )
         raise UserError(
-            f"{part.tensor.name}: holds values that are no numbers or beyond 65504: {cause}; make it again"
+            f"{part.tensor.name}: holds values that are not numbers or beyond 65504: {cause}; make it again"
         ) from None
+
+
+def load_quantizer() -> Quantize:
+    """The quantiser in the installed llama-cpp-python.  It releases the GIL.  Raises UserError when it is missing."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    library = _load_library()
+
+    def quantize(matrix: np.ndarray, kinds: Iterable[str]) -> dict[str, np.ndarray]:
+        half, values = _round(library, np.ascontiguousarray(matrix))
+        rows, columns = matrix.shape
+        made = {}
+        for kind in kinds:
+            if kind == "F16":
+                made[kind] = half.view(np.uint8)
+                continue
+            block, size = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
+            out = np.empty((rows, columns // block * size), np.uint8)
+            done = library.ggml_quantize_chunk(
+                GGMLQuantizationType[kind], values.ctypes.data, out.ctypes.data, 0, rows, columns, None
+            )
+            assert done == out.nbytes, f"ggml wrote {done} bytes of {kind}, expected {out.nbytes}"
+            made[kind] = out
+        return made
+
+    return quantize
+
+
+def _round(library: ctypes.CDLL, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The matrix as float16, and that again as float32: llama.cpp rounds so too, and the bytes must be equal."""
+    half, values = np.empty(matrix.shape, np.float16), np.empty(matrix.shape, np.float32)
+    library.ggml_fp32_to_fp16_row(matrix.ctypes.data, half.ctypes.data, matrix.size)
+    library.ggml_fp16_to_fp32_row(half.ctypes.data, values.ctypes.data, matrix.size)
+    if not np.isfinite(values).all():
+        raise NotFinite
+    return half, values
+
+
+def _load_library() -> ctypes.CDLL:
+    folder = os.environ.get("LLAMA_CPP_LIB_PATH") or _installed()
+    try:
+        library = ctypes.CDLL(str(Path(folder) / LIBRARY))
+    except OSError as error:
+        raise UserError(
+            f"{folder}: no usable {LIBRARY} ({error}); install llama-cpp-python again: `make setup`"
+        ) from None
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    library.ggml_quantize_chunk.argtypes = [ctypes.c_int, pointer, pointer, number, number, number, pointer]
+    library.ggml_quantize_chunk.restype = ctypes.c_size_t
+    for convert in (library.ggml_fp32_to_fp16_row, library.ggml_fp16_to_fp32_row):
+        convert.argtypes, convert.restype = [pointer, pointer, number], None
+    return library
+
+
+def _installed() -> Path:
+    package = importlib.util.find_spec("llama_cpp")  # found, not imported: only one of its libraries is needed
+    if package is None or not package.submodule_search_locations:
+        raise UserError("llama-cpp-python is not installed: its quantiser is needed; run `make setup`")
+    return Path(package.submodule_search_locations[0]) / "lib"

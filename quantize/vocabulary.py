@@ -1,4 +1,4 @@
-"""A base's tokenizer.model -> the pieces, scores and types that llama.cpp tokenises by."""
+"""A base's tokenizer.model -> the pieces, scores and types that llama.cpp tokenises with."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Vocabulary:
 
 
 def read_vocabulary(folder: Path, base: Base, size: int) -> Vocabulary:
-    """The vocabulary, filled up to the `size` that the embedding has.  Raises UserError when the two do not fit."""
+    """The vocabulary, filled up to the embedding's `size`.  Raises UserError when the files do not fit together."""
     model = _open(folder / "tokenizer.model")
     numbers = range(model.get_piece_size())
     pieces, scores = [model.id_to_piece(n) for n in numbers], [model.get_score(n) for n in numbers]
@@ -36,7 +36,7 @@ def read_vocabulary(folder: Path, base: Base, size: int) -> Vocabulary:
             pieces, scores, types = [*pieces, text], [*scores, -1000.0], [*types, NORMAL]
         if number > len(pieces) or pieces[number] != text:
             raise UserError(
-                f"{folder}: tokenizer_config.json's token {number} is no piece {number} of tokenizer.model; "
+                f"{folder}: tokenizer_config.json's token {number} is not piece {number} of tokenizer.model; "
                 "fetch both again"
             )
         types[number] = CONTROL if control else USER_DEFINED
@@ -66,10 +66,10 @@ def _open(path: Path) -> Any:
 
 
 def _types(data: bytes) -> list[int]:
-    """The type of each piece, which SentencePiece numbers as llama.cpp does, from the bytes of the model's protobuf.
+    """The type of each piece, from the bytes of the model's protobuf.  SentencePiece numbers them as llama.cpp does.
 
-    Read by hand because the processor tells every type but USER_DEFINED, and because the generated reader that comes
-    with sentencepiece runs with the newest protobuf alone.  ModelProto: 1 pieces; SentencePiece: 1 text, 2 score, 3 type.
+    They are read here because the processor reports every type except USER_DEFINED, and sentencepiece's generated reader
+    needs the newest protobuf.  ModelProto: 1 pieces; SentencePiece: 1 text, 2 score, 3 type.
     """
     return [next((v for f, v in _fields(entry) if f == 3), NORMAL) for field, entry in _fields(data) if field == 1]
 
@@ -98,12 +98,12 @@ def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
 
 
 def _shown(piece: str, kind: int) -> str:
-    """llama.cpp looks for a user's own pieces in the text as it is, before it writes spaces as U+2581."""
+    """llama.cpp looks for added pieces in the text as it is, before it writes spaces as U+2581."""
     return piece.replace("\u2581", " ") if kind == USER_DEFINED else piece
 
 
 def _added(path: Path) -> list[tuple[int, str, bool]]:
-    """What tokenizer_config.json says of single tokens: number, text, whether it is a control token."""
+    """The added tokens in tokenizer_config.json: number, text, whether it is a control token."""
     if not path.is_file():
         return []
     try:

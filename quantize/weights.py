@@ -1,6 +1,6 @@
-"""A base's tensors + a LoRA adapter -> merged tensors, one at a time: summed in float32, rounded as the base is.
+"""A base's tensors + a LoRA adapter -> merged tensors, one at a time.
 
-The same sums and roundings as PEFT's merge_and_unload, without its copy of the whole model.
+The sums (in float32) and roundings are those of PEFT's merge_and_unload, without its copy of the whole model.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from models.tensors import Tensor, open_file, round_to
 from plumbing.errors import UserError
 from quantize.adapter_config import ADAPTER_CONFIG, ADAPTER_WEIGHTS, AdapterConfig, read_adapter_config
 
-PREFIX = "base_model.model."  # what PEFT puts before the base's own module names
-
+PREFIX = "base_model.model."  # PEFT puts it before the base's own module names
 EMBEDDINGS = {"model.embed_tokens.weight": "output matrix", "lm_head.weight": "embedding"}
 OTHER_BASE, LACKS = "the adapter belongs to another base", "which the adapter lacks"
 
@@ -33,7 +32,7 @@ class Lora:
 
 @dataclass(frozen=True)
 class Saved(Tensor):
-    """A tensor of a module that was trained whole: it takes the base's place, as the base stores it."""
+    """A fully trained tensor: it replaces the base's, rounded to the type that the base is stored in."""
 
     stored: str  # the base's dtype
 
@@ -42,9 +41,9 @@ class Saved(Tensor):
 
 
 def open_adapter(folder: Path, base: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Lora]]:
-    """The base's tensors, those that the adapter replaces replaced, and tensor's name -> its LoRA.
+    """The base's tensors, with the adapter's replacements, and tensor name -> LoRA.
 
-    Raises UserError for what cannot be merged, or belongs to another base.
+    Raises UserError when something cannot be merged, or the adapter belongs to another base.
     """
     config = read_adapter_config(folder / ADAPTER_CONFIG)
     pairs, whole = _sort(open_file(folder / ADAPTER_WEIGHTS))
@@ -59,7 +58,7 @@ def open_adapter(folder: Path, base: Mapping[str, Tensor]) -> tuple[dict[str, Te
 
 
 def _sort(tensors: Mapping[str, Tensor]) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
-    """Module -> its LoRA's A and B; name -> each other tensor, which is to take the base's place."""
+    """Module -> its LoRA's A and B; name -> each other tensor, which replaces one of the base."""
     pairs: dict[str, dict[str, Tensor]] = {}
     whole: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -78,7 +77,7 @@ def merge(tensor: Tensor, lora: Lora | None) -> np.ndarray:
     weight = tensor.read()
     if lora is None:
         return weight
-    with np.errstate(invalid="ignore", over="ignore"):  # the quantiser refuses it, with the tensor's name
+    with np.errstate(invalid="ignore", over="ignore"):  # the quantiser refuses it and names the tensor
         delta = lora.b.read() @ lora.a.read()
         delta *= np.float32(lora.scale)
         weight += delta
@@ -86,18 +85,18 @@ def merge(tensor: Tensor, lora: Lora | None) -> np.ndarray:
 
 
 def _misfits(whole: Mapping[str, Tensor], base: Mapping[str, Tensor], config: AdapterConfig) -> list[str]:
-    """What keeps the modules that were trained whole from taking the base's place."""
-    asked, tied = tuple(config.modules_to_save), EMBEDDINGS.keys() - base.keys()
+    """Why a fully trained tensor cannot replace one of the base."""
+    saved, tied = tuple(config.modules_to_save), EMBEDDINGS.keys() - base.keys()
     faults = []
     for name, tensor in whole.items():
         if name in tied and config.ensure_weight_tying:
-            continue  # the embedding once more
-        if not _inside(name, asked):
-            faults.append(f"{name} is no lora_A or lora_B of a linear layer and cannot be merged")
+            continue  # a second copy of the embedding
+        if not _inside(name, saved):
+            faults.append(f"{name} is not a lora_A or lora_B of a linear layer and cannot be merged")
         elif name in EMBEDDINGS and tied and not config.ensure_weight_tying:
-            faults.append(f"{name} was trained alone, the base ties it to its {EMBEDDINGS[name]}")
+            faults.append(f"{name} was trained without its twin: the base ties it to its {EMBEDDINGS[name]}")
         elif name not in base:
-            faults.append(f"{name} is no tensor of the base: {OTHER_BASE}")
+            faults.append(f"{name} is not a tensor of the base: {OTHER_BASE}")
         elif tensor.shape != base[name].shape:
             sizes = (" x ".join(map(str, t.shape)) for t in (tensor, base[name]))
             faults.append(f"{name} is {next(sizes)}, the base's is {next(sizes)}: {OTHER_BASE}")
@@ -107,7 +106,7 @@ def _misfits(whole: Mapping[str, Tensor], base: Mapping[str, Tensor], config: Ad
 def _absent(
     whole: Collection[str], pairs: Collection[str], base: Mapping[str, Tensor], config: AdapterConfig
 ) -> list[str]:
-    """What the config promises and the file does not hold: a training that was saved in part, or with another config."""
+    """What the config names and the file lacks: the training was saved in part, or with another config."""
     saved = tuple(config.modules_to_save)
     faults = [f"modules_to_save names {name}" for name in base if _inside(name, saved) and name not in whole]
     for name, tensor in base.items():
@@ -123,12 +122,12 @@ def _refusal(path: Path, faults: list[str]) -> UserError:
         OTHER_BASE: "name its own base with --base DIR",
         LACKS: "train it again, or name its own base with --base DIR",
     }
-    cure = next((cure for told, cure in cures.items() if any(told in fault for fault in shown)), "train without that")
+    cure = next((cure for cause, cure in cures.items() if any(cause in fault for fault in shown)), "train without that")
     return UserError(f"{path}: {'; '.join(shown)}{more}; {cure}")
 
 
 def _inside(name: str, modules: tuple[str, ...]) -> bool:
-    """Is the tensor of one of the modules, or of one inside it?  PEFT compares the ends of the names."""
+    """Does the tensor belong to one of the modules, or to one inside it?  PEFT compares the ends of the names."""
     parts = name.split(".")
     return any(".".join(parts[:n]).endswith(modules) for n in range(1, len(parts)))
 
@@ -140,7 +139,7 @@ def _misfit(module: str, pair: Mapping[str, Tensor], base: Mapping[str, Tensor],
     if target is None and f"{module}.weight" in EMBEDDINGS:
         return f"{module} has a LoRA of its own, the base ties it to its {EMBEDDINGS[f'{module}.weight']}"
     if target is None:
-        return f"{module} is no module of the base: {OTHER_BASE}"
+        return f"{module} is not a module of the base: {OTHER_BASE}"
     a, b, rank = pair["A"].shape, pair["B"].shape, config.rank(module)
     if a[:1] != (rank,):
         return f"{module} has rank {a[0] if a else 0}, {ADAPTER_CONFIG} says {rank}"

@@ -6,7 +6,9 @@ import ast
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -120,6 +122,26 @@ def graph() -> dict[str, set[str]]:
     return found
 
 
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Imports inside functions and under TYPE_CHECKING count too."""
+    try:
+        TopologicalSorter(graph()).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_nobody_imports_an_entry() -> None:
+    """A module that a person runs holds nothing that another module needs."""
+    entries = {name.removesuffix(".__main__") for name in _entries()} | set(_entries())
+    found = [
+        f"{name} imports {target}"
+        for name, targets in graph().items()
+        for target in targets
+        if target.removesuffix(".__main__") in entries and (ROOT / f"{target.replace('.', '/')}.py").is_file()
+    ]
+    assert found == []
+
+
 def test_eval_is_never_imported_as_a_name() -> None:
     names = [
         shown(path, node.lineno, "import eval hides the builtin; write from eval import ...")
@@ -150,6 +172,11 @@ def test_a_file_and_a_function_fit_in_a_head(room: str) -> None:
     assert long == []
 
 
+def test_a_folder_holds_under_twenty_modules() -> None:
+    counts = Counter(path.parent for path in files(*FLOORS, *TOP, "tests") if path.name != "__init__.py")
+    assert {str(folder.relative_to(ROOT)): n for folder, n in counts.items() if n > MAX_MODULES} == {}
+
+
 def test_no_module_shadows_another_when_run_as_a_file() -> None:
     taken = sys.stdlib_module_names | HEAVY | {"jinja2", "jsonschema", "httpx"}
     assert [shown(path, 1, path.stem) for path in files(*FLOORS) if path.stem in taken - {"__main__"}] == []
@@ -159,7 +186,7 @@ def test_every_module_says_what_it_is_in_one_line() -> None:
     bad = []
     for path in files(*FLOORS, *TOP):
         first = (ast.get_docstring(parse(path)) or "").partition("\n")[0]
-        if path.name != "__init__.py" and not first:
+        if path.name != "__init__.py" and not 0 < len(first) < 100:
             bad.append(shown(path, 1, f"the first line of its docstring has {len(first)} characters, expected 1 to 99"))
     assert bad == []
 

@@ -28,8 +28,8 @@ from data_gen.facts import Fact
 from data_gen.teacher import prompt
 from data_gen.teacher.checks import REASONS, read_answer, shorten, yardstick
 from data_gen.teacher.journal import Entry, Journal, Rejection, open_journal
-from data_gen.teacher.progress import Tally, watching
 from data_gen.teacher.server import PAUSES, TOO_LONG, StoppedError, TeacherServer
+from data_gen.teacher.tally import Tally, watching
 from models.answers import REPEATED
 from models.ollama_address import server_url
 from models.ollama_server import TIMEOUT, NoAnswerError

@@ -27,7 +27,7 @@ from eval.exam.asking import ask_all, conversations, plan
 from eval.exam.conditions import sample
 from eval.exam.data import read_data
 from eval.exam.leak_checks import check_prompts
-from eval.exam.progress import progress
+from eval.exam.tally import progress
 from eval.settings import DATA
 from models.ollama_address import server_url
 from plumbing.errors import UserError, run

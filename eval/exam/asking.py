@@ -14,8 +14,8 @@ from contract.base import Message
 from contract.contract import Contract
 from contract.example import Example
 from eval.exam.conditions import conversation
-from eval.exam.progress import Told
 from eval.exam.recording import Recording, answer_key
+from eval.exam.tally import Told
 from eval.judge.answer_row import AnswerRow
 from eval.judge.verdict import judge
 from models.answers import Answer, Ask, Backend, Request

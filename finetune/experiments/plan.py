@@ -1,4 +1,4 @@
-"""An experiment's TOML -> the runs to make: what each sets, its resolved settings, and a key that keeps its folder."""
+"""An experiment's TOML -> its runs: what each one sets, its settings, and the key that names its folder."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from finetune.config import Settings, load_settings
 from plumbing.errors import UserError, faults_error
 from plumbing.toml_file import fill, read_toml, table_faults
 
-MOST_RUNS = 1000  # of minutes each; more is a slip of the pen
+MOST_RUNS = 1000  # each takes minutes; more is surely a mistake
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The keys of an experiment's TOML.  Every table of `runs` is made once for every point of `grid`."""
+class ExperimentPlan:
+    """The keys of an experiment's TOML.  Every table of `runs` is combined with every point of `grid`."""
 
     preset: str  # a shipped preset's name or a preset's TOML
-    runs: list[dict[str, Any]] = field(default_factory=list)  # what each sets, for settings that go together
+    runs: list[dict[str, Any]] = field(default_factory=list)  # for settings that belong together
     grid: dict[str, list[Any]] = field(default_factory=dict)  # setting -> its values; all combinations
     set: dict[str, Any] = field(default_factory=dict)  # for all runs
     type: str = "q4_k_m"  # of the GGUF that is judged
-    limit: int = 0  # validation rows that are asked; 0 for all
+    limit: int = 0  # validation rows that are asked; 0: all
 
 
 @dataclass(frozen=True)
 class Run:
-    """One fresh base, tuned once."""
+    """One training of a fresh base."""
 
-    changes: dict[str, Any]  # what it sets that others may not
-    overrides: tuple[str, ...]  # all it sets, as `--set` takes it
+    changes: dict[str, Any]  # what differs between runs
+    overrides: tuple[str, ...]  # everything it sets, in the form of `--set`
     settings: Settings
 
     @property
@@ -43,17 +43,17 @@ class Run:
         return ", ".join(f"{key}={value}" for key, value in self.changes.items())
 
     def key(self, dataset: str) -> str:
-        """Equal for equal settings on equal data, whatever file asks for them."""
-        told = json.dumps([dataclasses.asdict(self.settings), dataset], sort_keys=True)
-        return hashlib.sha256(told.encode()).hexdigest()[:12]
+        """The same for the same settings and data, whichever file they come from."""
+        text = json.dumps([dataclasses.asdict(self.settings), dataset], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def load_plan(path: Path) -> tuple[Plan, list[Run]]:
+def load_plan(path: Path) -> tuple[ExperimentPlan, list[Run]]:
     """The plan and its runs in order.  Every fault of the file is in the one UserError raised."""
     values = read_toml(path)
-    faults = table_faults(Plan, values)
+    faults = table_faults(ExperimentPlan, values)
     if not faults:
-        plan = fill(Plan, values, str(path))
+        plan = fill(ExperimentPlan, values, str(path))
         faults = _faults(plan)
     if faults:
         raise faults_error(str(path), dict.fromkeys(faults))
@@ -63,29 +63,29 @@ def load_plan(path: Path) -> tuple[Plan, list[Run]]:
             runs.append(_run(plan, changes))
         except UserError as error:
             faults.append(f"run {len(runs) + len(faults) + 1}: {error}")
-    faults += _twice(runs)
+    faults += _duplicates(runs)
     if faults:
         raise faults_error(str(path), faults)
     return plan, runs
 
 
-def expand(plan: Plan) -> list[dict[str, Any]]:
-    """What each run sets: every table of `runs` at every point of `grid`, the last key turning fastest.
+def expand(plan: ExperimentPlan) -> list[dict[str, Any]]:
+    """What each run sets: every table of `runs` at every point of `grid`, the last key changing fastest.
 
-    >>> expand(Plan("tiny", grid={"lora_r": [4, 8], "batch": [1, 2]}))[:3]
+    >>> expand(ExperimentPlan("tiny", grid={"lora_r": [4, 8], "batch": [1, 2]}))[:3]
     [{'lora_r': 4, 'batch': 1}, {'lora_r': 4, 'batch': 2}, {'lora_r': 8, 'batch': 1}]
     """
     points = [dict(zip(plan.grid, values, strict=True)) for values in itertools.product(*plan.grid.values())]
     return [run | point for run in plan.runs or [{}] for point in points]
 
 
-def _run(plan: Plan, changes: dict[str, Any]) -> Run:
+def _run(plan: ExperimentPlan, changes: dict[str, Any]) -> Run:
     overrides = tuple(f"{key}={as_toml(value)}" for key, value in (plan.set | changes).items())
     return Run(changes, overrides, load_settings(plan.preset, list(overrides)))
 
 
 def as_toml(value: Any) -> str:
-    """A setting's value as TOML writes it; what no setting can be, a date, as text that is refused.
+    """A setting's value in TOML.  A date, which no setting can be, becomes text and is refused later.
 
     >>> as_toml(["q_proj"]), as_toml(1e-05), as_toml(True)
     ('["q_proj"]', '1e-05', 'true')
@@ -93,26 +93,26 @@ def as_toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _faults(plan: Plan) -> list[str]:
-    """Keys and types, each told once however many runs have it."""
+def _faults(plan: ExperimentPlan) -> list[str]:
+    """Wrong keys and types, each named once even when several runs have it."""
     faults = [] if plan.runs or plan.grid else ["no run: give [grid] lists of values, or [[runs]] tables of settings"]
     faults += ["'limit' is below 0"] if plan.limit < 0 else []
     faults += [f"'grid': '{key}' has no value" for key, values in plan.grid.items() if not values]
     count = math.prod(map(len, plan.grid.values())) * max(1, len(plan.runs))
     faults += [f"means {count} runs, at most {MOST_RUNS}"] if count > MOST_RUNS else []
     both = sorted({key for run in plan.runs for key in run} & plan.grid.keys())
-    faults += [f"'{key}' stands in both 'grid' and 'runs'" for key in both]
+    faults += [f"'{key}' is in both 'grid' and 'runs'" for key in both]
     placed = [("set", key, value) for key, value in plan.set.items()]
     placed += [("grid", key, value) for key, values in plan.grid.items() for value in values]
     placed += [(f"runs[{n}]", key, value) for n, run in enumerate(plan.runs, 1) for key, value in run.items()]
     for where, key, value in placed:
-        told = [fault for fault in table_faults(Settings, {key: value}) if not fault.startswith("missing key")]
-        faults += [f"'{where}': {fault}" for fault in told]
+        wrong = [fault for fault in table_faults(Settings, {key: value}) if not fault.startswith("missing key")]
+        faults += [f"'{where}': {fault}" for fault in wrong]
     return faults
 
 
-def _twice(runs: list[Run]) -> list[str]:
-    """Runs that set the same by other words: one of them would be a copy, not a measurement."""
+def _duplicates(runs: list[Run]) -> list[str]:
+    """Runs with the same settings: the second would be a copy, not a measurement."""
     first: dict[str, int] = {}
     faults = []
     for number, run in enumerate(runs, 1):

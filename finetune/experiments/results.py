@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.experiments.plan import Plan, Run
+from finetune.experiments.plan import ExperimentPlan, Run
 from plumbing.errors import UserError
 from plumbing.handover import new_file, read_manifest
 
@@ -19,28 +19,28 @@ TITLES = ("trainable parameters", "final loss", "keeps the form (95 % interval)"
 
 
 @dataclass(frozen=True)
-class Result:
-    """One run's figures, or the fault that kept it from having them."""
+class RunResult:
+    """One run's figures, or why it failed."""
 
     label: str
     changes: dict[str, Any]
     fault: str = ""
-    folder: str = ""  # the run's, below the experiment's
+    folder: str = ""  # the run's, relative to the experiment's
     trainable: int = 0  # parameters
-    loss: float = 0.0  # the last that training logged, nats a response token
-    seconds: float = 0.0  # of training, loading included
+    loss: float = 0.0  # the last one logged, in nats a response token
+    seconds: float = 0.0  # of training, including loading
     adherence: dict[str, Any] = dataclasses.field(default_factory=dict)  # count, n, share, low, high: strict, Wilson's
     named: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def read_result(run: Run, adapter: Path, report: Path) -> Result:
-    """The figures as trainer and judge wrote them.  Raises UserError when a file is not as this version writes it."""
+def read_result(run: Run, adapter: Path, report: Path) -> RunResult:
+    """The figures in the adapter's manifest and the report.  Raises UserError for a report of another version."""
     manifest = read_manifest(adapter, "adapter")
     path = report / "report.json"
     try:
         judged = json.loads(path.read_text(encoding="utf-8"))
         counts = manifest["counts"]
-        return Result(
+        return RunResult(
             run.label, run.changes, "", f"runs/{adapter.parent.name}",
             counts["trainable"], counts["final_loss"], manifest["seconds"], judged["adherence"], judged["named"],
         )  # fmt: skip
@@ -48,24 +48,24 @@ def read_result(run: Run, adapter: Path, report: Path) -> Result:
         raise UserError(f"{path}: not a report of this version ({error}); remove {report} and run again") from None
 
 
-def write_results(out: Path, plan: Plan, results: list[Result], digest: str) -> None:
-    """The table as Markdown and as JSON, and the picture; each file whole or not at all."""
-    told = {
+def write_results(out: Path, plan: ExperimentPlan, results: list[RunResult], digest: str) -> None:
+    """Write the table as Markdown and JSON, and the picture; each file complete or not at all."""
+    table = {
         "plan": dataclasses.asdict(plan), "dataset": digest, "split": "validation",
         "hardware": {"platform": platform.platform(), "cores": os.cpu_count(),
                      "threads": os.environ.get("OMP_NUM_THREADS", "all")},
         "runs": [dataclasses.asdict(result) for result in results],
     }  # fmt: skip
     with new_file(out / "results.json") as file:
-        file.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        file.write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     with new_file(out / "results.md") as file:
         file.write_text(to_markdown(plan, results), encoding="utf-8")
     with new_file(out / "results.png") as file:
         draw([result for result in results if not result.fault], file)
 
 
-def to_markdown(plan: Plan, results: list[Result]) -> str:
-    """One row a run, in the file's order."""
+def to_markdown(plan: ExperimentPlan, results: list[RunResult]) -> str:
+    """A table with one row for each run, in the order of the TOML."""
     keys = list(dict.fromkeys(key for result in results for key in result.changes))
     titles = [*keys, *TITLES]
     lines = [_line(titles), _line(["---"] * len(titles))]
@@ -73,15 +73,15 @@ def to_markdown(plan: Plan, results: list[Result]) -> str:
         changed = [str(result.changes.get(key, "")) for key in keys]
         figures = _figures(result) if not result.fault else [f"failed: {result.fault.replace('|', '/')}", *[""] * 4]
         lines.append(_line([*changed, *figures]))
-    asked = f"{plan.limit} rows" if plan.limit else "all rows"
-    return "\n".join([*lines, "", f"Preset `{plan.preset}`, {plan.type}, {asked} of the validation split.", ""])
+    rows = f"{plan.limit} rows" if plan.limit else "all rows"
+    return "\n".join([*lines, "", f"Preset `{plan.preset}`, {plan.type}, {rows} of the validation split.", ""])
 
 
 def _line(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _figures(result: Result) -> list[str]:
+def _figures(result: RunResult) -> list[str]:
     rate = result.adherence
     between = f" ({100 * rate['low']:.1f} to {100 * rate['high']:.1f})" if rate["n"] else ""
     kept = f"{_percent(rate)}{between}"
@@ -92,7 +92,7 @@ def _percent(rate: dict[str, Any]) -> str:
     return f"{100 * rate['share']:.1f} %" if rate["n"] else "nothing to count"
 
 
-def draw(results: list[Result], path: Path) -> None:
+def draw(results: list[RunResult], path: Path) -> None:
     """Four panels over the same runs: adherence with its interval, loss, time, trainable parameters."""
     import matplotlib
 

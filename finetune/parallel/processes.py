@@ -1,4 +1,4 @@
-"""One process a GPU, as `accelerate launch` and torchrun start them: who this process is, and who writes."""
+"""Training by several processes (torchrun): this one's number, which one writes, and waiting."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def is_main() -> bool:
 
 
 def gather(value: Any) -> list[Any]:
-    """Every process's value, by rank, on every process."""
+    """Every process's value, in the order of their ranks.  Every process gets all of them."""
     if world_size() == 1:
         return [value]
     import torch
@@ -39,16 +39,16 @@ def gather(value: Any) -> list[Any]:
 
 
 def wait_for_all() -> None:
-    """Every process comes to here before any goes on."""
+    """Return when every process has reached this call."""
     if world_size() > 1:
         _connect().wait_for_everyone()
 
 
 def _connect() -> Any:
-    """What accelerate knows of the processes; the first call connects them."""
+    """accelerate's view of the processes; the first call connects them."""
     import torch
     from accelerate import PartialState
 
-    if not torch.cuda.is_available():  # else it says cpu:0, a place where torch.load cannot put a checkpoint
+    if not torch.cuda.is_available():  # otherwise it is cpu:0, where torch.load cannot put a checkpoint
         os.environ.setdefault("ACCELERATE_TORCH_DEVICE", "cpu")
     return PartialState()

@@ -1,6 +1,7 @@
-"""`parallel = "fsdp"`: FSDP2 as transformers and accelerate run it, a unit of shards a decoder layer -> a whole adapter.
+"""`parallel = "fsdp"`: FSDP2 shards the base's weights over the processes; the adapter is gathered.
 
-Each process holds 1/n of every weight; a layer's are gathered while it computes.  DDP, the default, needs nothing of this.
+Each of n processes holds 1/n of every weight.  A decoder layer's weights are gathered while it computes.  transformers
+and accelerate do the work.  DDP, the default, needs none of this.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from plumbing.errors import UserError
 
 
 def check_launched(settings: Settings, preset: str) -> None:
-    """Raises UserError when there is nothing to shard over."""
+    """Raises UserError when there is only one process."""
     if settings.parallel == "fsdp" and world_size() == 1:
         raise UserError(
             "parallel = 'fsdp' shards the weights over several processes and this is one; start them by "
@@ -23,12 +24,12 @@ def check_launched(settings: Settings, preset: str) -> None:
 
 
 def fsdp_arguments(settings: Settings) -> dict[str, Any]:
-    """What TrainingArguments takes for it; nothing for DDP, which the launcher alone turns on.
+    """The arguments of TrainingArguments for FSDP2; empty for DDP, which the launcher alone turns on.
 
-    Layers are cut by the model's own `_no_split_modules`.  Checkpointing stays TrainingArguments' own: FSDP's does not
-    keep the random state, so a dropout would be drawn anew in the backward pass.  Every micro-batch's gradients are
-    summed over the processes at once: a LoRA's are small, and torch (2.11 on two GPUs; 2.13 has the same lines) fails to
-    hold them back for a module that was never gathered, as the output matrix is not by TRL's chunked loss.
+    The model's own `_no_split_modules` says what a layer is.  Checkpointing stays TrainingArguments' own: FSDP's does not
+    keep the random state, so a dropout would be drawn again in the backward pass.  Every micro-batch's gradients are
+    summed over the processes immediately.  A LoRA's are small, and torch (2.11 on two GPUs; 2.13 has the same lines) fails
+    to delay the sum for a module that was never gathered.  TRL's chunked loss does not gather the output matrix.
     """
     if settings.parallel != "fsdp":
         return {}
@@ -36,16 +37,16 @@ def fsdp_arguments(settings: Settings) -> dict[str, Any]:
         "version": 2,
         "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
         "reshard_after_forward": True,
-        "state_dict_type": "SHARDED_STATE_DICT",  # each process writes its part of a checkpoint
+        "state_dict_type": "SHARDED_STATE_DICT",  # each process writes its own shard of a checkpoint
     }
-    at_once = {"gradient_accumulation_kwargs": {"sync_each_batch": True}}
-    return {"fsdp": True, "fsdp_config": config, "accelerator_config": at_once}
+    immediate = {"gradient_accumulation_kwargs": {"sync_each_batch": True}}
+    return {"fsdp": True, "fsdp_config": config, "accelerator_config": immediate}
 
 
 def sample_alike(trainer: Any, rows: list[Row], settings: Settings) -> None:
-    """Group rows of like length by the effective batch of all processes: each step has the rows that one's would have.
+    """Group rows of similar length by the effective batch of all processes, so each step has the same rows as with one.
 
-    The trainer's own sampler groups by what one process takes, so that the order would hang on their number.
+    The trainer's own sampler groups by one process's batch, so the order would depend on the number of processes.
     """
     from transformers.trainer_pt_utils import LengthGroupedSampler
 
@@ -55,9 +56,9 @@ def sample_alike(trainer: Any, rows: list[Row], settings: Settings) -> None:
 
 
 def make_policy(precision: str) -> Any:
-    """FSDP2 casts where DDP leaves it to autocast: what is gathered to `precision`, the gradients' sum to fp32.
+    """Which types FSDP2 casts to (DDP uses autocast): gathered weights to `precision`, the gradients' sum to fp32.
 
-    The loss is not cast; accelerate's own policy would take the 16 bits for all three.
+    The loss is not cast.  accelerate's own policy would use 16 bits for all three.
     """
     import torch
     from torch.distributed.fsdp import MixedPrecisionPolicy
@@ -67,7 +68,7 @@ def make_policy(precision: str) -> Any:
 
 
 def shard(trainer: Any, settings: Settings, precision: str) -> None:
-    """Have `trainer.train` shard the model; on CPUs accelerate would leave FSDP out without a word, though all of it runs."""
+    """Make `trainer.train` shard the model.  On CPUs accelerate would silently skip FSDP, although it works there."""
     if settings.parallel != "fsdp":
         return
     from accelerate import DistributedType
@@ -82,7 +83,7 @@ def shard(trainer: Any, settings: Settings, precision: str) -> None:
 
 
 def whole_weights(model: Any, settings: Settings) -> dict[str, Any] | None:
-    """The trained tensors, gathered from every process, on rank 0's CPU: all must call it.  None where none is sharded."""
+    """The trained tensors, gathered on rank 0's CPU; every process must call this.  None when nothing is sharded."""
     if settings.parallel != "fsdp":
         return None
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.bench_export import SHAPE, Measured, compare, make_model, same_tensors, table
-from quantize.__main__ import export
+from benchmarks.bench_export import SHAPE, Measured, compare, make_model, same_tensors, timing_table
+from quantize.export import export
 from tests.conftest import ROOT
 
 SMALL = SHAPE | {
@@ -44,7 +44,7 @@ def test_a_tensor_that_differs_is_counted(tmp_path: Path) -> None:
 def test_the_table_adds_the_steps_up() -> None:
     merged, converted = Measured("merge", 2, 10, 12, 4.5, 4.0), Measured("convert", 2, 5.5, 6.5, 0.2, 8.0)
     steps = [merged, converted, Measured("quantize", 2, 60, 115, 1, 8)]
-    text = table([Measured("ours", 2, 50, 97, 0.25, 0), *steps])
+    text = timing_table([Measured("ours", 2, 50, 97, 0.25, 0), *steps])
     assert text.splitlines()[2:] == [
         "| ours | 2 | 50.0 | 97.0 | 0.25 GiB | 0.0 GB |",
         "| merge + convert + quantize (10.0 + 5.5 + 60.0 s) | 2 | 75.5 | 133.5 | 4.50 GiB | 8.0 GB |",

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks.bench_export import make_model
-from benchmarks.bench_finetune import PARAMETERS, export, flop_use, last_epoch_loss, main, read_results, table
+from benchmarks.bench_finetune import PARAMETERS, export, flop_use, last_epoch_loss, main, read_results, ways_table
 from plumbing.errors import UserError
 from tests.benchmarks.test_bench_export import SMALL
 from tests.conftest import ROOT
@@ -32,7 +32,7 @@ def test_the_table_is_relative_to_the_first_way_and_keeps_what_failed() -> None:
         "way": "usual", "plan": "4-bit", "seconds": 100.0, "first_step": 1.0, "tokens_per_second": 10.0,
         "peak_gib": 5.0, "planned_gib": None, "loss": 2.0, "flops_used": 0.1,
     }  # fmt: skip
-    lines = table(
+    lines = ways_table(
         [ran, ran | {"way": "ours", "seconds": 25.0}, {"way": "third", "failed": "no room"}], "X"
     ).splitlines()
     assert "| 4.00 x |" in lines[-2] and "third | failed: no room" in lines[-1]
@@ -73,5 +73,5 @@ def test_without_a_gpu_it_is_one_line() -> None:
 
 def test_a_way_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["x", "--data", "x", "--only", "nope"])
-    with pytest.raises(UserError, match="--only nope: in none of the ways: usual recipe"):
+    with pytest.raises(UserError, match="--only nope: matches none of the ways: usual recipe"):
         main()

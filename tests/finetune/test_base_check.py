@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from contract.base import load_base
-from finetune.base_check import check_base
+from finetune.base_check import check_trainable
 from models.base_folder import find_base_folder
 from plumbing.errors import UserError
 
@@ -40,27 +40,34 @@ def lose(tensor: str) -> Spoil:
 
 
 def test_whole_bases_pass_and_tell_their_shape(small_base: Path) -> None:
-    assert check_base(small_base).layers == 2
-    assert check_base(find_base_folder(load_base("tiny"))).layers == 6
+    assert check_trainable(small_base).layers == 2
+    assert check_trainable(find_base_folder(load_base("tiny"))).layers == 6
 
 
 @pytest.mark.parametrize(
     ("spoil", "wanted"),
     [
-        (cut("model.safetensors", 100_000), "model.safetensors: cannot be read"),
-        (cut("model.safetensors", 0), "model.safetensors: cannot be read"),
+        (cut("model.safetensors", 100_000), "model.safetensors: not a whole safetensors file"),
+        (cut("model.safetensors", 0), "model.safetensors: not a whole safetensors file"),
         (cut("tokenizer.model", 5000), "tokenizer.model: not a SentencePiece model"),
         (cut("tokenizer.model", 0), "tokenizer.model: not a SentencePiece model"),
-        (configure(num_hidden_layers=3), r"model.layers.2.self_attn.q_proj.weight is missing \(and 6 more\)"),
-        (configure(hidden_size=512, head_dim=64), r"embed_tokens.weight is of shape \(1024, 256\), by config.json"),
+        (
+            configure(num_hidden_layers=3),
+            r"the base lacks model.layers.2.input_layernorm.weight; .* \(and 6 more\): fetch it again",
+        ),
+        (
+            configure(hidden_size=512, head_dim=64),
+            "holds model.embed_tokens.weight as 1024 x 256, config.json says 1024 x 512",
+        ),
         (configure(vocab_size=512), "has 1024 pieces, by config.json at most 512"),
         (configure(model_type="phi9"), "transformers cannot read it: The checkpoint"),
-        (configure(hidden_size=None), "transformers cannot read it: Validation error"),
-        (lose("model.layers.1.mlp.up_proj.weight"), "model.layers.1.mlp.up_proj.weight is missing;"),
+        (configure(hidden_size=None), "hidden is None, expected a whole number above 0"),
+        (configure(initializer_range="x"), "transformers cannot read it: "),
+        (lose("model.layers.1.mlp.up_proj.weight"), "the base lacks model.layers.1.mlp.up_proj.weight: fetch it again"),
     ],
 )
 def test_what_does_not_fit_is_named(small_base: Path, tmp_path: Path, spoil: Spoil, wanted: str) -> None:
     base = Path(shutil.copytree(small_base, tmp_path / "base"))
     spoil(base)
     with pytest.raises(UserError, match=wanted):
-        check_base(base)
+        check_trainable(base)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.checkpoints import begin, last_checkpoint, told_what_is_kept
+from finetune.checkpoints import begin, explain_interruption, last_checkpoint
 from finetune.config import load_settings
 from plumbing.errors import UserError
 
@@ -60,7 +60,7 @@ def test_another_run_is_not_gone_on_with_and_what_differs_is_named(
     tmp_path: Path, changed: dict[str, int], inputs: dict[str, str], wanted: str
 ) -> None:
     kept = make_checkpoint(begin(tmp_path / "adapter", SETTINGS, INPUTS, resume=False), 2)
-    with pytest.raises(UserError, match=f"was begun with {wanted}"):
+    with pytest.raises(UserError, match=f"was started with {wanted}"):
         begin(tmp_path / "adapter", dataclasses.replace(SETTINGS, **changed), INPUTS | inputs, resume=True)  # type: ignore[arg-type]
     assert kept.is_dir()
 
@@ -75,14 +75,14 @@ def test_where_nothing_was_begun_or_kept_there_is_nothing_to_resume(tmp_path: Pa
 
 def test_ctrl_c_says_what_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def stop() -> None:
-        with pytest.raises(KeyboardInterrupt), told_what_is_kept(tmp_path):
+        with pytest.raises(KeyboardInterrupt), explain_interruption(tmp_path):
             raise KeyboardInterrupt
 
     stop()
     assert capsys.readouterr().out == ""
     make_checkpoint(tmp_path, 4)
     stop()
-    assert capsys.readouterr().out == "checkpoint-4 is kept: the same command with --resume goes on from there\n"
+    assert capsys.readouterr().out == "checkpoint-4 is kept: the same command with --resume continues from there\n"
 
 
 @pytest.mark.parametrize(
@@ -90,13 +90,25 @@ def test_ctrl_c_says_what_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[
 )
 def test_a_full_disk_is_one_line_that_says_what_is_kept(tmp_path: Path, error: Exception) -> None:
     folder = tmp_path / ".adapter.checkpoints"
-    with pytest.raises(UserError, match="free some and run the same command again"), told_what_is_kept(folder):
+    with pytest.raises(UserError, match="free some and run the same command again"), explain_interruption(folder):
         raise error
     make_checkpoint(folder, 4)
-    with pytest.raises(UserError, match="--resume: it goes on from checkpoint-4"), told_what_is_kept(folder):
+    with pytest.raises(UserError, match="--resume: it continues from checkpoint-4"), explain_interruption(folder):
         raise error
+
+
+def test_a_lost_process_is_one_line_for_those_that_waited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = RuntimeError("[x/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:33185")
+    with pytest.raises(RuntimeError, match="gloo"), explain_interruption(tmp_path):  # one process has no others
+        raise lost
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with (
+        pytest.raises(UserError, match=r"torchrun names it below.* run the same command again"),
+        explain_interruption(tmp_path),
+    ):
+        raise lost
 
 
 def test_any_other_error_stays_what_it_is(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), told_what_is_kept(tmp_path):
+    with pytest.raises(ZeroDivisionError), explain_interruption(tmp_path):
         print(1 / 0)

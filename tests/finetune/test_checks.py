@@ -40,7 +40,7 @@ def test_a_batch_that_trains_the_responses_passes(labels: list[list[int]]) -> No
     ],
 )
 def test_a_batch_that_trains_anything_else_ends_the_run(labels: list[list[int]]) -> None:
-    with pytest.raises(UserError, match="masks otherwise"):
+    with pytest.raises(UserError, match="masks differently"):
         check_batch(collated(labels), ROWS, stop=2)
 
 

@@ -76,7 +76,7 @@ def test_a_row_that_is_too_long_is_an_error_that_names_it(tokenizer: Any) -> Non
 
 def test_a_base_that_parts_prompt_and_answer_inside_a_token_is_refused(tokenizer: Any) -> None:
     broken = dataclasses.replace(BASE, user_turn="{system}{content} The ans", assistant_turn="wer is {content}</s>")
-    with pytest.raises(UserError, match="inside a token"):
+    with pytest.raises(UserError, match="across the border of prompt and answer"):
         tokenize_example(example(), broken, tokenizer)
 
 

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_torch
 from safetensors.torch import save_file as save_torch
 
-from finetune.checkpoints import is_whole
+from finetune.checkpoints import is_complete
 from models.base_folder import base_digest
 from plumbing.handover import check_outputs, read_manifest
 from tests.conftest import ROOT
@@ -82,7 +82,7 @@ def test_a_killed_run_leaves_no_adapter_and_resumes_to_the_same_weights(
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     checkpoints = tmp_path / ".killed.checkpoints"
-    while not any(map(is_whole, checkpoints.glob("checkpoint-*"))) and process.poll() is None:
+    while not any(map(is_complete, checkpoints.glob("checkpoint-*"))) and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()

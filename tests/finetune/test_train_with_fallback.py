@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,14 +15,14 @@ import torch
 
 import finetune.engines
 import finetune.train
-from finetune.__main__ import _check_trackers
 from finetune.config import Settings
-from finetune.plan import Plan
-from finetune.progress import Meter, make_progress
+from finetune.plan import TrainingPlan
+from finetune.progress import Meter, make_callback
+from finetune.train import check_tracker
 from finetune.train_with_fallback import train_as_planned
 from plumbing.errors import UserError
 
-LARGE, SMALL = Plan(8, 1, False, False, True, 20.0, 1.0), Plan(4, 2, True, True, False, 5.0, 2.0)
+LARGE, SMALL = TrainingPlan(8, 1, False, False, True, 20.0, 1.0), TrainingPlan(4, 2, True, True, False, 5.0, 2.0)
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def trained_with(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return seen
 
 
-def run(checkpoints: Path, *plans: Plan, resume: bool = False) -> Any:
+def run(checkpoints: Path, *plans: TrainingPlan, resume: bool = False) -> Any:
     args = argparse.Namespace(resume=resume, report_to="none", out="x")
     return train_as_planned(plans, Settings("tiny"), "peft", Path(), [], None, checkpoints, args)
 
@@ -84,13 +85,14 @@ def test_without_a_gpu_the_preset_is_trained_as_it_is(trained_with: dict[str, An
 
 
 def test_the_meter_counts_tokens_and_the_first_step_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 10.0, 16.0, 20.0])
+    clock = iter([0.0, 10.0, 16.0, 16.0, 20.0])
     monkeypatch.setattr("finetune.progress.time", SimpleNamespace(monotonic=lambda: next(clock)))
     meter = Meter(100)
     meter.start(0)
     meter.step(1)
     meter.step(3)
-    assert "step 3/5  loss 2.000  33 tokens/s" in meter.line(2.0, 5)  # 200 tokens in the 6 s after the first step
+    meter.loss = 2.0
+    assert meter.line(5) == "step 3/5  loss 2.000  33 tokens/s  6 s left"  # 200 tokens in the 6 s after the first step
     meter.stop()
     assert meter.figures()["tokens_per_second"] == 15.0 and meter.figures()["first_step_seconds"] == 10.0
 
@@ -102,21 +104,21 @@ def test_a_loss_that_is_no_number_ends_the_run(loss: float) -> None:
     meter.step(7)
     state = SimpleNamespace(global_step=7, max_steps=9, is_world_process_zero=True)
     with pytest.raises(UserError, match=r"step 7: the loss is (nan|inf); lower learning_rate"):
-        make_progress(meter).on_log(None, state, None, {"loss": loss})
+        make_callback(meter, ExitStack()).on_log(None, state, None, {"loss": loss})
 
 
 def test_a_tracker_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "trackio", None)
     with pytest.raises(UserError, match="--report-to trackio: is not installed"):
-        _check_trackers("trackio")
-    _check_trackers("none")
+        check_tracker("trackio")
+    check_tracker("none")
 
 
 def test_what_waits_for_the_first_step_is_called_once_also_when_resumed() -> None:
     calls: list[int] = []
-    progress = make_progress(Meter(1.0), lambda: calls.append(1))
+    progress = make_callback(Meter(1.0), ExitStack(), lambda: calls.append(1))
     args, control = SimpleNamespace(), SimpleNamespace(should_save=False, should_log=False)
-    state = SimpleNamespace(global_step=10, max_steps=20)
+    state = SimpleNamespace(global_step=10, max_steps=20, is_world_process_zero=True)
     progress.on_train_begin(args, state, control)
     for state.global_step in (11, 12):
         progress.on_step_end(args, state, control)
@@ -129,8 +131,8 @@ def test_what_waits_for_the_first_step_is_called_once_also_when_resumed() -> Non
 def test_a_checkpoint_begins_a_new_mean_and_the_last_step_needs_none(
     step: int, saves: bool, wanted: tuple[bool, bool]
 ) -> None:
-    progress, control = make_progress(Meter(1.0)), SimpleNamespace(should_save=saves, should_log=False)
-    state = SimpleNamespace(global_step=9, max_steps=20)
+    progress, control = make_callback(Meter(1.0), ExitStack()), SimpleNamespace(should_save=saves, should_log=False)
+    state = SimpleNamespace(global_step=9, max_steps=20, is_world_process_zero=True)
     progress.on_train_begin(None, state, control)
     state.global_step = step
     progress.on_step_end(None, state, control)

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from contract.base import load_base
+from models.shape import read_shape
 from models.tensors import open_base, open_file
 from plumbing.errors import UserError
 from plumbing.handover import write_manifest
-from quantize.__main__ import export, gguf_path
-from quantize.families import read_shape
-from quantize.gguf_file import plan_gguf
+from quantize.export import export, gguf_path
+from quantize.gguf_file import lay_out
 from quantize.recipe import RECIPES
 from quantize.vocabulary import read_vocabulary
 from quantize.weights import Lora
@@ -118,9 +118,9 @@ def test_f16_in_llama_cpp_gives_the_ids_and_logits_of_transformers(model: Model,
     ("tied", "drop", "told"),
     [
         (True, "", "the adapter changes lm_head.weight, which the base ties to its embedding"),
-        (False, "lm_head.weight", "the base lacks output.weight"),
-        (True, "model.norm.weight", "the base lacks output_norm.weight"),
-        (True, "model.embed_tokens.weight", "the base lacks token_embd.weight"),
+        (False, "lm_head.weight", "the base lacks lm_head.weight"),
+        (True, "model.norm.weight", "the base lacks model.norm.weight"),
+        (True, "model.embed_tokens.weight", "the base lacks model.embed_tokens.weight"),
     ],
 )
 def test_a_plan_that_would_lose_something_is_refused(small_base: Path, tied: bool, drop: str, told: str) -> None:
@@ -130,7 +130,7 @@ def test_a_plan_that_would_lose_something_is_refused(small_base: Path, tied: boo
     tensors.pop(drop, None)
     shape = dataclasses.replace(read_shape(small_base), tied=tied)
     with pytest.raises(UserError, match=told):
-        plan_gguf("q4_k_m", shape, read_vocabulary(small_base, load_base("tiny"), shape.vocabulary), tensors, loras)
+        lay_out("q4_k_m", shape, read_vocabulary(small_base, load_base("tiny"), shape.vocabulary), tensors, loras)
 
 
 def on_a_grid(adapter: Path) -> Path:

@@ -17,7 +17,7 @@ import pytest
 from models.base_folder import base_digest
 from plumbing.errors import UserError
 from plumbing.handover import check_outputs, read_manifest, sha256, write_manifest
-from quantize.__main__ import export, gguf_path
+from quantize.export import export, gguf_path
 from tests.conftest import ROOT, make_small_base
 
 GGUF = "model.q4_k_m.gguf"
@@ -222,7 +222,7 @@ BAD_INPUTS: dict[str, tuple[Callable[[Path, Path], Any], str]] = {
     ),
     "a base of fewer layers than its config says": (
         lambda a, b: change(b / "config.json", num_hidden_layers=3),
-        "the base lacks blk.2.attn_norm.weight",
+        "the base lacks model.layers.2.input_layernorm.weight",
     ),
     "a base of other pieces": (
         lambda a, b: shutil.copyfile(a / "task.toml", b / "tokenizer.model"),
@@ -239,14 +239,17 @@ BAD_INPUTS: dict[str, tuple[Callable[[Path, Path], Any], str]] = {
     "no adapter": (lambda a, b: shutil.rmtree(a), "no manifest.json there: not a finished adapter folder"),
     "a dataset for an adapter": (
         lambda a, b: write_manifest(a, "dataset", {}, {}, {}),
-        "'dataset', expected what the stage 'adapter' makes",
+        "what the stage 'adapter' makes",
     ),
     "no task": (lambda a, b: (a / "task.toml").unlink(), "task.toml: no such"),
-    "weights that are no numbers": (lambda a, b: poison(a, np.nan), "up_proj.weight: holds values that are no numbers"),
-    "a base's norm that is no number": (poison_norm, "model.norm.weight: holds values that are no numbers"),
+    "weights that are no numbers": (
+        lambda a, b: poison(a, np.nan),
+        "up_proj.weight: holds values that are not numbers",
+    ),
+    "a base's norm that is no number": (poison_norm, "model.norm.weight: holds values that are not numbers"),
     "weights beyond float16": (
         lambda a, b: poison(a, 1e30),
-        "up_proj.weight: holds values that are no numbers or beyond 65504",
+        "up_proj.weight: holds values that are not numbers or beyond 65504",
     ),
 }
 

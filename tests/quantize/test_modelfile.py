@@ -52,7 +52,7 @@ def test_a_card_that_is_no_address_is_refused(card: str) -> None:
         "Model card: https://huggingface.co/me/terms"
         in fields(CONTRACT, BASE, "https://huggingface.co/me/terms")["license"]
     )
-    with pytest.raises(UserError, match=r"--card: .* is no address, wanted such as https://huggingface"):
+    with pytest.raises(UserError, match=r"--card: .* is not an address; expected one such as https://huggingface"):
         fields(CONTRACT, BASE, card)
 
 

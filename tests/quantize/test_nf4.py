@@ -12,7 +12,7 @@ import pytest
 from models.nf4 import four_bit_base
 from plumbing.errors import UserError
 from plumbing.handover import read_manifest, write_manifest
-from quantize.__main__ import export
+from quantize.export import export
 from tests.conftest import ROOT, make_small_adapter
 
 

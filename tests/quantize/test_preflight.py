@@ -13,8 +13,8 @@ import pytest
 
 from plumbing.errors import UserError
 from plumbing.handover import check_outputs, read_manifest, sha256
-from quantize.__main__ import export
-from quantize.blocks import LIBRARY, load_quantizer
+from quantize.export import export
+from quantize.stream import LIBRARY, load_quantizer
 from tests.conftest import ROOT, make_small_adapter, make_small_base
 from tests.quantize.test_main import GGUF, command, left, poison, rewrite
 
@@ -80,8 +80,8 @@ def test_another_base_is_told_while_the_files_are_being_written(
         time.sleep(0.2)
         return real(matrix, kinds)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("quantize.blocks.load_quantizer", lambda: slowly)
-    monkeypatch.setattr("quantize.stream.cores", lambda: 1)
+    monkeypatch.setattr("quantize.export.load_quantizer", lambda: slowly)
+    monkeypatch.setattr("quantize.export.cores", lambda: 1)
     with pytest.raises(UserError, match="was trained on another base than"):
         export(adapter, tmp_path / "out" / "model")
     assert len(made) < 15 and left(tmp_path / "out") == []
@@ -108,9 +108,9 @@ def test_a_failing_export_does_not_wait_for_the_base_to_be_read(
 ) -> None:
     adapter = Path(shutil.copytree(small_adapter, tmp_path / "adapter"))
     poison(adapter, np.nan)
-    monkeypatch.setattr("quantize.__main__.check_base", lambda *arguments: time.sleep(30))
+    monkeypatch.setattr("quantize.export.check_same_base", lambda *arguments: time.sleep(30))
     started = time.monotonic()
-    with pytest.raises(UserError, match="holds values that are no numbers"):
+    with pytest.raises(UserError, match="holds values that are not numbers"):
         export(adapter, tmp_path / "out" / "model")
     assert time.monotonic() - started < 15 and left(tmp_path / "out") == []
 

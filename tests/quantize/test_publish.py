@@ -17,8 +17,8 @@ from huggingface_hub import ModelCard
 from contract.base import load_base
 from plumbing.errors import UserError
 from plumbing.handover import check_outputs, read_manifest, sha256, write_manifest
-from quantize.__main__ import export
 from quantize.card import front_matter
+from quantize.export import export
 from quantize.publish import collect, main, push
 from tests.conftest import ROOT
 from tests.hub_server import READ_TOKEN, Hub

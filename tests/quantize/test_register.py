@@ -17,7 +17,7 @@ import pytest
 from models.ollama_server import Server
 from plumbing.errors import UserError
 from plumbing.handover import read_manifest, sha256, write_manifest
-from quantize.__main__ import export
+from quantize.export import export
 from quantize.modelfile import render
 from quantize.recipe import RECIPES
 from quantize.register import differences, register, register_all, tags

@@ -14,10 +14,9 @@ import pytest
 from models.tensors import Tensor, round_to
 from plumbing.errors import UserError
 from quantize import stream as module
-from quantize.__main__ import export, gguf_path
-from quantize.blocks import load_quantizer
-from quantize.families import Placed
-from quantize.stream import AHEAD, Part, make_blocks, memory, split, stream
+from quantize.export import export, gguf_path
+from quantize.layout import Placed
+from quantize.stream import AHEAD, Part, load_quantizer, make_blocks, memory, split, stream
 from tests.conftest import make_small_adapter, make_small_base
 from tests.quantize.test_gguf_file import on_a_grid
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from quantize.__main__ import export
+from quantize.export import export
 from tests.conftest import ROOT
 
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from plumbing.handover import read_manifest
-from quantize.__main__ import export
+from quantize.export import export
 from tests.conftest import ROOT
 from tests.finished_dataset import make_terminology
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from data_gen.teacher import progress
-from data_gen.teacher.progress import Tally, watching
+from data_gen.teacher import tally as teacher_tally
+from data_gen.teacher.tally import Tally, watching
 from tests.conftest import ROOT
 from tests.data_gen.teacher.test_teacher_resume import PROCESS
 from tests.fake_ollama import FakeOllama, moody
@@ -36,7 +36,7 @@ def test_plain_lines_say_how_far_and_how_long(
         "teacher m: 0 of 100 rows, 0 accepted, 0 answers rejected, 0 failed, 0.00 rows/s",
         "teacher m: 20 of 100 rows, 15 accepted, 9 answers rejected, 5 failed, 1.00 rows/s, about 80 s left",
     ]
-    assert progress.QUIET == 10.0
+    assert teacher_tally.PAUSE == 10.0
 
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")

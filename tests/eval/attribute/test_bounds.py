@@ -20,7 +20,7 @@ from models.embedded import open_gguf
 from models.torch_model import pieces
 from plumbing.errors import UserError
 from plumbing.handover import read_manifest, write_manifest
-from quantize.__main__ import export
+from quantize.export import export
 from quantize.recipe import RECIPES
 from tests.conftest import make_small_adapter, make_small_base
 from tests.eval.attribute.test_table import example

@@ -12,7 +12,8 @@ import pytest
 
 from eval.exam.asking import FIRST_ROUNDS, batches, takes_turns
 from models.answers import Answer, Request
-from models.ollama_server import Server, open_ollama
+from models.ollama_chat import open_ollama
+from models.ollama_server import Server
 from quantize.register import register
 from tests.conftest import ROOT, _ollama_binary, make_small_adapter, make_small_base, running_ollama
 from tests.eval.exam.test_recording import without_times

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from contract.violation import Reading, Violation
-from eval.exam.progress import progress
+from eval.exam.tally import progress
 from eval.judge.verdict import Verdict
 
 READING = Reading({}, (), {})
@@ -26,7 +26,7 @@ def test_progress_tells_rate_adherence_and_what_is_left(capsys: pytest.CaptureFi
 
 def test_recorded_answers_are_not_in_the_rate(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     clock = iter([0.0, *[1.0] * 10, *[float(n) for n in range(11, 1001, 10)]])
-    monkeypatch.setattr("eval.exam.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("eval.exam.tally.time.monotonic", lambda: next(clock))
     with progress(20) as told:
         for n in range(14):
             told(CLEAN, n < 10)

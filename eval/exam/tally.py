@@ -1,8 +1,7 @@
-"""Verdicts as they come -> what a person sees meanwhile, on stderr: a table on a terminal, a line a tenth elsewhere."""
+"""Verdicts as they come -> how many answers adhere so far, shown while an exam runs."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from eval.judge.verdict import Verdict
+from plumbing import progress as display
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,16 +19,24 @@ Told = Callable[[Verdict | None, bool], None]  # the verdict (None: no answer ca
 
 @contextmanager
 def progress(total: int) -> Iterator[Told]:
-    """A callable to be told of each answer: how many came, how fast, adherence so far, time left."""
-    if sys.stderr.isatty():
-        with _live(total) as told:
-            yield told
-        return
-    yield _lines(total)
+    """Yields a function to call for each answer.  It shows how many came, how fast, adherence so far, time left."""
+    tally, tenth = Tally(), max(1, total // 10)
+    with display.progress(
+        "asking", total,
+        line=lambda: f"answered {tally.came} of {total}, {tally.rate:.1f}/s, adherence {tally.share()}, {tally.left(total)}",
+        due=lambda done: done % tenth == 0 or done == total,
+        note=lambda: f"{tally.rate:.1f}/s", below=tally.table,
+    ) as show:  # fmt: skip
+
+        def told(verdict: Verdict | None, kept: bool) -> None:
+            tally.add(verdict, kept)
+            show(tally.came)
+
+        yield told
 
 
 class Tally:
-    """How many answers came, how many of the judged adhere, and what the others show."""
+    """How many answers came, how many of the judged adhere, and the failure classes of the others."""
 
     def __init__(self) -> None:
         self.came = self.judged = self.kept = 0
@@ -38,7 +46,7 @@ class Tally:
 
     def add(self, verdict: Verdict | None, kept: bool) -> None:
         self.came += 1
-        if kept:  # the clock is for those that are asked
+        if kept:  # the clock measures only the answers that are asked now
             self.kept, self._started = self.kept + 1, time.monotonic()
         if verdict is None:
             self.failed["no answer"] += 1
@@ -71,35 +79,3 @@ class Tally:
         for name, count in self.failed.most_common():
             table.add_row(name, str(count), f"{100 * count / self.came:.1f} %")
         return table
-
-
-@contextmanager
-def _live(total: int) -> Iterator[Told]:
-    from rich.console import Console, Group
-    from rich.live import Live
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    state = TextColumn("{task.fields[rate]:.1f}/s  left")
-    bar = Progress(TextColumn("asking"), BarColumn(), MofNCompleteColumn(), state, TimeRemainingColumn())
-    task, tally = bar.add_task("", total=total, rate=0.0), Tally()
-    with Live(console=Console(stderr=True), get_renderable=lambda: Group(bar, tally.table()), transient=True):
-
-        def told(verdict: Verdict | None, kept: bool) -> None:
-            tally.add(verdict, kept)
-            bar.update(task, advance=1, rate=tally.rate)
-
-        yield told
-
-
-def _lines(total: int) -> Told:
-    tally, tenth = Tally(), max(1, total // 10)
-
-    def told(verdict: Verdict | None, kept: bool) -> None:
-        tally.add(verdict, kept)
-        if tally.came % tenth == 0 or tally.came == total:
-            print(
-                f"answered {tally.came} of {total}, {tally.rate:.1f}/s, adherence {tally.share()}, {tally.left(total)}",
-                file=sys.stderr, flush=True,
-            )  # fmt: skip
-
-    return told

@@ -1,14 +1,15 @@
-"""Finished rows of a teacher's run -> a bar on a terminal, a plain line every ten seconds elsewhere; on stderr."""
+"""Finished rows of a teacher's run -> how many were accepted, refused and lost, shown while it runs."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-QUIET = 10.0  # seconds between plain lines
+from plumbing.progress import every, progress
+
+PAUSE = 10.0  # seconds between plain lines
 
 
 @dataclass
@@ -36,36 +37,13 @@ class Tally:
 @contextmanager
 def watching(label: str, tally: Tally) -> Iterator[Callable[[], None]]:
     """`with watching("teacher", tally) as show: show()`, to be called after each change and once a second."""
-    if not sys.stderr.isatty():
-        yield _plain(label, tally)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]:.2f} rows/s"),
-        TimeRemainingColumn(), TextColumn("{task.fields[tally]}"),
-    )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=300) as bar:
-        task = bar.add_task(label, total=tally.total, rate=0.0, tally=str(tally))
-        yield lambda: bar.update(task, completed=tally.done, rate=tally.rate(), tally=str(tally))
-
-
-def _plain(label: str, tally: Tally) -> Callable[[], None]:
-    told = time.monotonic()
-
-    def show() -> None:
-        nonlocal told
-        if time.monotonic() - told < QUIET:
-            return
-        told = time.monotonic()
+    def line() -> str:
         left = f", about {spell((tally.total - tally.done) / tally.rate())} left" if tally.done else ""
-        print(
-            f"{label}: {tally.done} of {tally.total} rows, {tally}, {tally.rate():.2f} rows/s{left}",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
+        return f"{label}: {tally.done} of {tally.total} rows, {tally}, {tally.rate():.2f} rows/s{left}"
 
-    return show
+    with progress(label, tally.total, line, every(PAUSE), lambda: f"{tally.rate():.2f} rows/s  {tally}") as show:
+        yield lambda: show(tally.done)
 
 
 def spell(seconds: float) -> str:
