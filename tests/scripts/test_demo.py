@@ -24,7 +24,10 @@ def test_the_first_of_several_types_is_measured_and_shown(small_adapter: Path, t
     environment = os.environ | {"OLLAMA_HOST": "127.0.0.1:1"}
     done = subprocess.run([*map(str, command)], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert f"model {run / 'model' / 'model.q8_0.gguf'}\n" in done.stdout and "not medical or other professional advice" in done.stdout
+    assert (
+        f"model {run / 'model' / 'model.q8_0.gguf'}\n" in done.stdout
+        and "not medical or other professional advice" in done.stdout
+    )
     for name in ("", "-f16", "-base"):
         model, report = read_manifest(run / f"model{name}", "model"), read_manifest(run / f"report{name}", "report")
         assert report["settings"]["weights"] == model["outputs"]["model.q8_0.gguf"]
