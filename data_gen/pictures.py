@@ -14,11 +14,8 @@ from typing import Any
 
 from contract.example import Example
 
-COLOURS = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-)  # of Okabe and Ito: colour-blind readers can tell them apart, and in grey too
+# Of Okabe and Ito: colour-blind readers can tell them apart, and in grey too.
+COLOURS = ("#0072B2", "#E69F00", "#009E73")
 SHOWN = 15  # categories at most; the rest share a bar
 NAME = 32  # letters of a category's name at most
 BINS = 40

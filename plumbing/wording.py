@@ -155,7 +155,7 @@ _DIGITS, _UNIT = (
 )
 _SAME = {"per cent": "percent", "mm hg": "mmhg", "bpm": "beats per minute"}
 _UNIT_PATTERN = "|".join(map(re.escape, sorted(_UNIT, key=len, reverse=True)))
-# A number: digits with decimals, a sign where no word and no other number stands before it.
+# A number: digits with decimals, a sign only if no word and no other number precedes it.
 _QUANTITY = re.compile(r"(?:(?<![\w)-])-)?(?<![\w.])\d+(?:\.\d+)?")
 _BEHIND = re.compile(rf"[ -]?({_UNIT_PATTERN})(?![a-z])(?: ?(?:/|per|an?) ?({_UNIT_PATTERN})(?![a-z]))?", re.IGNORECASE)
 _CODE = re.compile(r"(?=[^\W_]*\d)(?=[^\W_]*[^\W\d_])[^\W_]+")  # letters and digits in one: CD4, B12, 99m
@@ -187,7 +187,7 @@ def quantities(text: str) -> frozenset[str]:
         found.append(f"{value} {unit}".strip())
         last = (value, unit, behind.end() if behind else match.end())
     codes = (match[0].lower() for match in _CODE.finditer(text))
-    return frozenset([*found, *(code for code in codes if code.lstrip("0123456789") not in _UNIT)])  # 5mg is no name
+    return frozenset([*found, *(code for code in codes if code.lstrip("0123456789") not in _UNIT)])  # 5mg is not a name
 
 
 def invented(text: str, source: str) -> list[str]:

@@ -3,8 +3,8 @@
 taught = teach(contract, drafts, "qwen2.5:7b", Path("artifacts/terminology/dataset.teacher.jsonl"))
 taught.examples, taught.failed       # accepted rows and failed ones, both in the order of the drafts
 
-Every answer is checked (checks.py), refused ones are asked again with the reason, and each finished row is in
-the journal before the next one counts: the same call goes on where a killed one stopped.
+Every answer is checked (checks.py).  A refused row is asked again with the reason.  Each finished row is in the journal
+before the next one counts, so the same call resumes where a killed one stopped.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Failure:
     """A row without an accepted answer."""
 
     id: str
-    rejections: tuple[Rejection, ...]  # one an answer, in order
+    rejections: tuple[Rejection, ...]  # one for each answer, in order
     answer: str  # the last one, shortened
 
     def to_json(self) -> str:
@@ -54,13 +54,13 @@ class Failure:
 class Taught:
     examples: list[Example]  # in the order of the drafts
     failed: list[Failure]
-    pins: dict[str, Any]  # what taught: model, digest, ollama, prompt (its version), attempts, the options
+    pins: dict[str, Any]  # the teacher: model, digest, ollama, prompt (its version), attempts, the options
     counts: dict[str, Any]  # rows, accepted, retried (accepted at a later attempt), failed, answers, reasons
 
 
 @dataclass(frozen=True)
 class Row:
-    """A draft, its fact, and what it is asked by."""
+    """A draft, its fact, and the sha256 of its question."""
 
     fact: Fact
     draft: Example
@@ -73,7 +73,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Asking:
-    """What is the same for every row of a run."""
+    """The settings that are the same for every row of a run."""
 
     contract: Contract
     server: TeacherServer
@@ -85,24 +85,24 @@ def teach(
     contract: Contract, drafts: Sequence[tuple[Fact, Example]], model: str, journal: Path, *, concurrency: int = 4,
     attempts: int = 3, url: str | None = None, timeout: float = TIMEOUT, pauses: tuple[float, ...] = PAUSES,
 ) -> Taught:  # fmt: skip
-    """The drafts with records that the model wrote; `timeout` is for one answer of a server with nothing else to do.
+    """The drafts with records that the model wrote; `timeout` is for one answer of a server without other work.
 
-    Raises UserError when there is no server, no model, no answer any more, or not one row was accepted.
+    Raises UserError if there is no server or no model, if answers stop, or if no row was accepted.
     """
     if not prompt.taught_sections(contract):
-        raise UserError(f"task '{contract.name}': all its sections are fixed or a choice: there is nothing to teach")
+        raise UserError(f"task '{contract.name}': all its sections are fixed or a choice, so there is nothing to teach")
     server = TeacherServer(server_url(url), timeout * concurrency, pauses, threading.Event())
     pins = server.pins(model)
     rows = [Row(fact, draft, _fingerprint(contract, fact, draft, pins["digest"])) for fact, draft in drafts]
     with open_journal(journal) as book:
         _drop_broken(book, contract, rows)
         unfinished = [row for row in rows if not _finished(book, row, attempts)]
-        _tell(book, rows, len(unfinished))
+        _print_notes(book, rows, len(unfinished))
         with _pausing(book, rows, attempts, server.stop):
             _ask_all(Asking(contract, server, model, attempts), unfinished, book, concurrency)
         taught = _taught(contract, rows, book, pins | {"attempts": attempts})
     if server.pins(model) != pins:
-        raise UserError(f"'{model}' or its Ollama is not the same as at the start of the run; run again")
+        raise UserError(f"'{model}' or its Ollama has changed since the start of the run; run again")
     print(summary(taught, len(unfinished)), file=sys.stderr)
     if not taught.examples and rows:
         reason = next(iter(taught.counts["reasons"]))
@@ -124,13 +124,13 @@ def summary(taught: Taught, asked: int) -> str:
 
 
 def _fingerprint(contract: Contract, fact: Fact, draft: Example, digest: str) -> str:
-    """sha256 of all that an answer depends on: model, what is asked of fact, request and contract, version of the checks.
+    """sha256 of all that an answer depends on: the model, the prompt and the version of the checks.
 
-    A source that is added to a fact, or a frame that is worded anew, asks no row again.
+    If a fact gets a source, or a frame other words, no row is asked again.
     """
     turns = prompt.messages(contract, fact, draft, *yardstick(contract, draft))
-    asked = [prompt.VERSION, digest, turns, prompt.answer_schema(contract), prompt.OPTIONS]
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+    question = [prompt.VERSION, digest, turns, prompt.answer_schema(contract), prompt.OPTIONS]
+    return hashlib.sha256(json.dumps(question).encode()).hexdigest()
 
 
 def _finished(book: Journal, row: Row, attempts: int) -> bool:
@@ -140,7 +140,7 @@ def _finished(book: Journal, row: Row, attempts: int) -> bool:
 
 
 def _drop_broken(book: Journal, contract: Contract, rows: list[Row]) -> None:
-    """A record that somebody edited may break the contract; its row is asked again."""
+    """Remove edited records that break the contract, so that their rows are asked again."""
     for row in rows:
         entry = book.entries.get(row.key)
         try:
@@ -151,28 +151,25 @@ def _drop_broken(book: Journal, contract: Contract, rows: list[Row]) -> None:
             book.notes.append(f"{book.lines.path}: row '{row.draft.id}' is asked again: {shorten(str(error), 120)}")
 
 
-def _tell(book: Journal, rows: list[Row], unfinished: int) -> None:
-    """What was found in the journal, so that nothing is taken or left in silence."""
-    foreign = len(book.entries.keys() - {row.key for row in rows})
-    notes = [*book.notes]
-    if foreign:
-        notes.append(
-            f"{book.lines.path}: {foreign} rows of another model, fact, request, prompt or contract are not used"
-        )
+def _print_notes(book: Journal, rows: list[Row], unfinished: int) -> None:
+    """Print which rows of the journal are used and which are not."""
+    notes, path = [*book.notes], book.lines.path
+    if foreign := len(book.entries.keys() - {row.key for row in rows}):
+        notes.append(f"{path}: {foreign} rows of another model, fact, request, prompt or contract are not used")
     if unfinished < len(rows):
-        notes.append(f"{book.lines.path}: {len(rows) - unfinished} of {len(rows)} rows are finished already")
+        notes.append(f"{path}: {len(rows) - unfinished} of {len(rows)} rows are finished already")
     for note in notes:
         print(f"teacher: {note}", file=sys.stderr)
 
 
 @contextmanager
 def _pausing(book: Journal, rows: list[Row], attempts: int, stop: threading.Event) -> Iterator[None]:
-    """Whatever ends the asking early says what is kept and how to go on."""
+    """If the run ends early, say what is kept and how to resume."""
     try:
         yield
     except (UserError, KeyboardInterrupt) as error:
         finished = sum(_finished(book, row, attempts) for row in rows)
-        line = f"{finished} of {len(rows)} rows are in {book.lines.path}; the same command goes on from there"
+        line = f"{finished} of {len(rows)} rows are in {book.lines.path}; the same command resumes from there"
         if isinstance(error, KeyboardInterrupt):
             print(f"teacher: stopped: {line}", file=sys.stderr)
             raise
@@ -182,7 +179,7 @@ def _pausing(book: Journal, rows: list[Row], attempts: int, stop: threading.Even
 
 
 def _ask_all(asking: Asking, rows: list[Row], book: Journal, concurrency: int) -> None:
-    """Every row asked, by `concurrency` threads; this thread alone writes the journal."""
+    """Ask every row in `concurrency` threads; only this thread writes the journal."""
     waiting: queue.SimpleQueue[Row] = queue.SimpleQueue()
     results: queue.SimpleQueue[Entry | BaseException] = queue.SimpleQueue()
     for row in rows:
@@ -198,7 +195,7 @@ def _ask_all(asking: Asking, rows: list[Row], book: Journal, concurrency: int) -
         except BaseException as error:
             results.put(error)
 
-    for _ in range(min(concurrency, len(rows))):  # daemons: on Ctrl-C nobody waits for a generation to end
+    for _ in range(min(concurrency, len(rows))):  # daemons: Ctrl-C does not wait for a generation to end
         threading.Thread(target=work, daemon=True).start()
     tally = Tally(len(rows))
     with watching(f"teacher {asking.model}", tally) as show:
@@ -212,11 +209,11 @@ def _ask_all(asking: Asking, rows: list[Row], book: Journal, concurrency: int) -
 
 
 def _results(results: queue.SimpleQueue[Any], count: int, show: Callable[[], None]) -> Iterator[Entry]:
-    """The finished rows as they come; an error only after those that were finished before it."""
+    """The finished rows as they come; an error only after the rows that were finished before it."""
     failed: BaseException | None = None
     while count and not (failed and results.empty()):
         try:
-            result = results.get(timeout=1.0)  # so that the lines go on while the model is at work
+            result = results.get(timeout=1.0)  # so that progress is shown while the model works
         except queue.Empty:
             show()
             continue
@@ -230,29 +227,29 @@ def _results(results: queue.SimpleQueue[Any], count: int, show: Callable[[], Non
 
 
 def _ask(asking: Asking, row: Row, before: Entry | None) -> Entry:
-    """One row, until an answer is accepted or the attempts are used up; those of an earlier run count."""
+    """Ask one row until an answer is accepted or the attempts are used up; those of an earlier run count."""
     contract, draft = asking.contract, row.draft
     needs, schema = yardstick(contract, draft), prompt.answer_schema(contract)
     rejections, answer = (list(before.rejections), before.answer) if before else ([], "")
     for attempt in range(len(rejections), asking.attempts):
         turns = prompt.messages(contract, row.fact, draft, *needs, (rejection.found for rejection in rejections))
         try:
-            said = asking.server.chat(prompt.body(asking.model, turns, schema, draft.id, attempt))
+            reply = asking.server.chat(prompt.body(asking.model, turns, schema, draft.id, attempt))
         except NoAnswerError as error:
-            raise UserError(f"Ollama at {asking.server.url} does not answer: {error}; look into its log") from None
-        unread = _UNREADABLE.get(said.done_reason)
-        read = Rejection(unread, REASONS[unread]) if unread else read_answer(contract, row.fact, draft, said.text)
+            raise UserError(f"Ollama at {asking.server.url} does not answer: {error}; see its log") from None
+        unread = _UNREADABLE.get(reply.done_reason)
+        read = Rejection(unread, REASONS[unread]) if unread else read_answer(contract, row.fact, draft, reply.text)
         if not isinstance(read, Rejection):
             return Entry(draft.id, row.fingerprint, read, tuple(rejections), "", asking.attempts)
         rejections.append(read)
-        answer = shorten(said.text)
+        answer = shorten(reply.text)
         if unread == "PROMPT_TOO_LONG":  # no further attempt is shorter
             break
     return Entry(draft.id, row.fingerprint, None, tuple(rejections), answer, asking.attempts)
 
 
 def _taught(contract: Contract, rows: list[Row], book: Journal, pins: dict[str, Any]) -> Taught:
-    """All of it from the journal: a run that was killed ten times gives what an undisturbed one gives."""
+    """The result, from the journal alone: a run that was killed and resumed gives the same as an undisturbed one."""
     examples, failed, reasons = [], [], Counter[str]()
     entries = [book.entries[row.key] for row in rows]
     for row, entry in zip(rows, entries, strict=True):

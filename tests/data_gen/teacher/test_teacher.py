@@ -145,7 +145,7 @@ def test_a_server_that_is_lost_stops_the_run_and_costs_no_finished_row(
         with pytest.raises(UserError) as caught:
             run(fake, journal, concurrency=1)
         assert words in str(caught.value) and "\n" not in str(caught.value)
-        assert f"; 7 of 12 rows are in {journal}; the same command goes on from there" in str(caught.value)
+        assert f"; 7 of 12 rows are in {journal}; the same command resumes from there" in str(caught.value)
         assert len(lines(journal)) == 7
         fake.answer, before = apt, len(fake.questions)
         taught = run(fake, journal)
@@ -203,7 +203,7 @@ def test_a_model_that_is_replaced_midway_is_an_error(journal: Path) -> None:
 
     with (
         FakeOllama(replaced) as fake,
-        pytest.raises(UserError, match="'m' or its Ollama is not the same as at the start"),
+        pytest.raises(UserError, match="'m' or its Ollama has changed since the start"),
     ):
         run(fake, journal)
 

@@ -105,7 +105,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(journal: Path) -> N
         finished = len(lines(journal))
         assert process.returncode == 130 and output == "" and 6 <= finished <= 12
         assert told.startswith(
-            f"teacher: stopped: {finished} of 40 rows are in {journal}; the same command goes on from there\n"
+            f"teacher: stopped: {finished} of 40 rows are in {journal}; the same command resumes from there\n"
         )
         assert "Traceback" not in told
         assert run(fake, journal, make_drafts(40)).counts["accepted"] == 40
