@@ -89,7 +89,7 @@ def _measured(step: Answered, before: Answered | None) -> Measured:
     pairs = zip(step.rows, before.rows, strict=True)
     both = [(new, old) for new, old in pairs if new.verdict and old.verdict]
     differing = tuple(new.example.id for new, old in both if new.answer.text != old.answer.text)
-    paired = pair(*({row.example.id: row.result for row in rows} for rows in (step.rows, before.rows)))
+    paired = pair(*({row.example.id: row.paired for row in rows} for rows in (step.rows, before.rows)))
     return replace(alone, before=before.step, compared=len(both), differing=differing, paired=paired)
 
 

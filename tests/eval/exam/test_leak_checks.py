@@ -100,14 +100,14 @@ def test_a_concept_on_both_sides_is_named(data: Path, splits: dict[str, list[Exa
     both = splits | {"train": [*splits["train"], stray]}
     assert any("'stray'" in fault and "does not list" in fault for fault in concept_faults(concepts, both))
     found = concept_faults({}, both)
-    assert len(found) == 1 and f"'{row.concept.casefold()}' stands in train and in test" in found[0]
+    assert len(found) == 1 and f"'{row.concept.casefold()}' is in train and in test" in found[0]
     assert "'stray'" in found[0] and row.id.rpartition("/")[0] in found[0]
 
 
 def test_another_name_of_a_concept_on_both_sides_is_found(data: Path, splits: dict[str, list[Example]]) -> None:
     concepts = read_concepts(data / "concepts.json")
     concepts["train"][0]["names"].append(concepts["test"][0]["names"][0].upper())
-    assert "stands in train and in test" in " ".join(concept_faults(concepts, splits))
+    assert "is in train and in test" in " ".join(concept_faults(concepts, splits))
 
 
 def test_concepts_that_cannot_be_read_are_one_line(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_concepts_that_cannot_be_read_are_one_line(tmp_path: Path) -> None:
     [
         ("leak", "the prompt contains the expected definition"),
         ("count", "its manifest counts"),
-        ("meet", "stands in train"),
+        ("meet", "is in train"),
     ],
 )
 def test_the_run_stops_before_anything_is_asked(  # type: ignore[no-untyped-def]
