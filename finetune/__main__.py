@@ -16,7 +16,7 @@ from contract.base import Base, base_path, load_base
 from contract.contract import load_contract
 from contract.example import read_examples
 from finetune.checkpoints import begin, explain_interruption
-from finetune.config import Settings, load_settings, parse_overrides
+from finetune.config import PRESETS, Settings, load_settings, parse_overrides
 from finetune.cpu import prepare_cpu
 from finetune.parallel.processes import is_main, wait_for_all, world_size
 from finetune.parallel.sharding import check_launched, whole_weights
@@ -119,7 +119,7 @@ def _plans(
     if not torch.cuda.is_available():
         used = share_of_one(settings, world_size())
         if is_main():
-            print(f"plan: batch {used.batch} x {used.accumulation} a process, as the preset says (no GPU to plan for)")
+            print(f"plan: batch {used.batch} x {used.accumulation} a process, as in the preset (no GPU to plan for)")
         return []
     gpu = read_gpu(settings.gpu_memory)
     pinned = [*pinned, "batch", "accumulation", "checkpointing", "load_in_4bit"] if not settings.plan else pinned
@@ -151,7 +151,8 @@ def _silence_libraries() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m finetune", description="Tune a LoRA adapter on a dataset folder.")
-    parser.add_argument("preset", help="a shipped preset (tiny, mistral_7b) or the path of a preset's TOML")
+    shipped = ", ".join(sorted(path.stem for path in PRESETS.glob("*.toml")))
+    parser.add_argument("preset", help=f"a shipped preset ({shipped}) or the path of a preset's TOML")
     parser.add_argument("--data", required=True, help="the dataset folder that data_gen wrote")
     parser.add_argument("--out", required=True, help="the adapter folder to write")
     parser.add_argument(

@@ -35,7 +35,7 @@ def tokenize(examples: Sequence[Example], base: Base, tokenizer: Any, max_length
         shown = ", ".join(f"{name} ({length})" for length, name in sorted(long, reverse=True)[:SHOWN_ROWS])
         raise UserError(
             f"{len(long)} of {len(rows)} rows are longer than max_length={max_length} tokens: {shown}; "
-            f"--set max_length={max(long)[0]} would hold them"
+            f"--set max_length={max(long)[0]} would be enough"
         )
     return rows
 

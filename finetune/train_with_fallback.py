@@ -58,7 +58,7 @@ def train_as_planned(
             return _compared(trained, plan)
         if smaller is None or world_size() > 1:
             raise UserError(
-                f"the GPU's memory does not hold {plan or 'this preset'}; set a smaller gpu_memory or batch"
+                f"the GPU's memory is too small for {plan or 'this preset'}; set a smaller gpu_memory or batch"
             )
         print(f"out of memory with {plan}; falling back to {smaller}", flush=True)
     raise AssertionError("every plan either trains or ends the run")

@@ -55,7 +55,7 @@ def progress(
     task = bar.add_task(label, total=total, note=note())
     with Live(
         console=Console(stderr=True), get_renderable=lambda: Group(bar, below()) if below else bar, transient=True,
-        redirect_stdout=sys.stdout.isatty(),  # else what is printed meanwhile would leave stdout for stderr
+        redirect_stdout=sys.stdout.isatty(),  # without this, prints to a file would go to stderr
     ):  # fmt: skip
         yield lambda done: bar.update(task, completed=done, note=note())
 

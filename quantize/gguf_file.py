@@ -151,7 +151,7 @@ def _head(layout: GgufLayout, base: Base, title: str) -> bytes:
         shape = gguf.quant_shape_to_byte_shape(entry.tensor.shape, kind)
         writer.add_tensor_info(entry.placed.name, shape, np.dtype(np.uint8), entry.size, raw_dtype=kind)
     head = io.BytesIO()
-    writer.fout, writer.state = [head], WriterState.EMPTY  # as if it had opened a file of its own
+    writer.fout, writer.state = [head], WriterState.EMPTY  # the state that it has after opening a file
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()

@@ -26,7 +26,7 @@ from quantize.weights import Lora, Saved, merge
 
 ROWS = 64  # a part has a multiple of so many rows, so that parts begin where blocks of any kind begin
 VALUES = 1 << 19  # of a part: 2 MiB in float32, about the core's cache, and yet some milliseconds of work
-AHEAD = 4  # parts a thread that are begun or done while the oldest is awaited: so that no thread is idle meanwhile
+AHEAD = 4  # parts a thread may start before the oldest part is written, so that no thread is idle
 BYTES = 24  # a value at most while a part is made: as stored, widened, LoRA's sum, rounded twice, the blocks
 LIBRARY = {"win32": "ggml-base.dll", "darwin": "libggml-base.dylib"}.get(sys.platform, "libggml-base.so")
 

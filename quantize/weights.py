@@ -137,7 +137,7 @@ def _misfit(module: str, pair: Mapping[str, Tensor], base: Mapping[str, Tensor],
         return f"{module} lacks lora_{'B' if 'A' in pair else 'A'}"
     target = base.get(f"{module}.weight")
     if target is None and f"{module}.weight" in EMBEDDINGS:
-        return f"{module} has a LoRA of its own, the base ties it to its {EMBEDDINGS[f'{module}.weight']}"
+        return f"{module} has a separate LoRA, the base ties it to its {EMBEDDINGS[f'{module}.weight']}"
     if target is None:
         return f"{module} is not a module of the base: {OTHER_BASE}"
     a, b, rank = pair["A"].shape, pair["B"].shape, config.rank(module)

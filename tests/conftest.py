@@ -1,4 +1,4 @@
-"""The real parts that tests stand on: a live Ollama, a small base with random weights, a LoRA adapter on it."""
+"""The real parts that tests use: a live Ollama, a small base with random weights, a LoRA adapter on it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ prepare_cpu()  # tests and the processes they start import torch later
 
 @pytest.fixture(scope="session")
 def ollama() -> Iterator[str]:
-    """The URL of a real Ollama: in CI (REQUIRE_OLLAMA=1) the one at OLLAMA_HOST, else one of this test run's own.
+    """The URL of a real Ollama: in CI (REQUIRE_OLLAMA=1) the one at OLLAMA_HOST, otherwise one started for this test run.
 
     Without an Ollama on this machine the test is skipped, and fails where REQUIRE_OLLAMA=1.
     """

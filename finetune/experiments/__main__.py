@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def _check_out(out: Path) -> None:
-    """Raises UserError when the folder holds files of anything else than an experiment."""
+    """Raises UserError when the folder holds files that are not part of an experiment."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file; name a folder with --out")
     names = {path.name for path in out.iterdir() if not path.name.startswith(".")} if out.is_dir() else set()

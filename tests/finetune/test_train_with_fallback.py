@@ -1,4 +1,4 @@
-"""What happens around a training: the next smaller plan when memory ends, what is shown."""
+"""What happens around a training: the fallback to a smaller plan when memory runs out, and the progress lines."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_out_of_memory_falls_back_one_step_and_says_so(
 
 def test_when_no_plan_holds_it_is_one_line(trained_with: dict[str, Any], tmp_path: Path) -> None:
     trained_with["limit"] = 1
-    with pytest.raises(UserError, match="memory does not hold 4-bit base, batch 4 x 2"):
+    with pytest.raises(UserError, match="memory is too small for 4-bit base, batch 4 x 2"):
         run(tmp_path, LARGE, SMALL)
 
 

@@ -103,10 +103,7 @@ BAD_BASES: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "quantised": (lambda b: norm(b, dtype="U8"), "name the 16-bit base with --base"),
     "the same tensor twice": (lambda b: shutil.copyfile(b / WHOLE, b / "copy.safetensors"), "keep one copy"),
-    "an index that points outside": (
-        lambda b: index(b, x="../secret.safetensors"),
-        "'../secret.safetensors', which is",
-    ),
+    "an index that points outside": (lambda b: index(b, x="../secret.safetensors"), "'../secret.safetensors', which"),
     "an index with a path": (lambda b: index(b, x="/etc/passwd"), "'/etc/passwd', which is "),
     "an index of a missing shard": (lambda b: index(b, x="model-2.safetensors"), "no such file"),
     "an index of a missing tensor": (lambda b: index(b, x=WHOLE), "x is not in model.safetensors"),
@@ -273,7 +270,7 @@ BAD_ADAPTERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "a LoRA of an output matrix that the base ties": (
         lambda a: [rename(a, lora(Q, side), lora("lm_head", side)) for side in "AB"],
-        "lm_head has a LoRA of its own, the base ties it to its embedding",
+        "lm_head has a separate LoRA, the base ties it to its embedding",
     ),
     "a matrix that is a list": (
         lambda a: header(a / "adapter_model.safetensors", lambda t: t[lora(Q, "B")].update(shape=[2048])),
