@@ -66,14 +66,6 @@ class Server:
 
         return self._try(exchange)
 
-    def is_there(self) -> bool:
-        """Whether anything answers at the address, soon."""
-        try:
-            Server(self.url, CONNECT, ()).call("/api/version")
-        except NoAnswerError as error:
-            return error.kind != "transport"
-        return True
-
     def check(self, instead: str = "") -> str:
         """Ollama's version.  Raises UserError when it cannot be used; `instead` adds a way without one."""
         with self._errors("gives no version", {404: "is not an Ollama; set OLLAMA_HOST"}, instead):
