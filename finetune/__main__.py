@@ -69,7 +69,7 @@ def finetune(
     data, out = Path(args.data), Path(args.out)
     with ThreadPoolExecutor(1) as aside:  # reads every byte of the base, while the first plan is made
         digest = aside.submit(base_digest, folder) if not args.plan_only else None
-        shape = check_base(folder)
+        shape = check_base(folder, base)
         rows, tokenizer = _rows(settings, base, folder, data)
         plans = _plans(settings, parse_overrides(args.set), shape, rows, engine, args.plan_only)
         if digest is None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from models.tensors import Tensor
     from quantize.gguf_file import Plan
     from quantize.nf4 import Difference
+    from quantize.vocabulary import Vocabulary
 
 DEFAULT = "q4_k_m"
 PACKAGES = ("numpy", "gguf", "sentencepiece", "llama-cpp-python")
@@ -144,7 +145,7 @@ def _open(adapter: Path, base_folder: str | None) -> Source:
         raise UserError(f"{adapter}: its {MANIFEST} names no {ADAPTER_WEIGHTS}: not a finished adapter; train it again")
     trained_on = manifest["settings"].get("base_folder")
     if base_folder is None and isinstance(trained_on, str) and Path(trained_on).is_dir():
-        folder = check_base_folder(Path(trained_on), base.repo)
+        folder = check_base_folder(Path(trained_on), base)
     else:
         folder = find_base_folder(base, base_folder)
     return Source(adapter, manifest, load_contract(adapter / "task.toml"), base, folder)
@@ -162,13 +163,25 @@ def _base(source: Source, onto: str) -> tuple[dict[str, Tensor], Difference | No
 def _plan(source: Source, tensors: dict[str, Tensor], types: list[str], base_only: bool) -> list[Plan]:
     from quantize.families import read_shape
     from quantize.gguf_file import plan_gguf
-    from quantize.vocabulary import read_vocabulary
     from quantize.weights import open_adapter
 
     shape = read_shape(source.folder)
     tensors, loras = (tensors, {}) if base_only else open_adapter(source.adapter, tensors)
-    vocabulary = read_vocabulary(source.folder, source.base, shape.vocabulary)
+    vocabulary = _vocabulary(source, shape.vocabulary)
     return [plan_gguf(kind, shape, vocabulary, tensors, loras) for kind in types]
+
+
+def _vocabulary(source: Source, size: int) -> Vocabulary:
+    """What llama.cpp tokenizes by.  A byte-level BPE is proven to give the ids of training first."""
+    from models.conversations import CONVERSATIONS
+    from quantize.vocabulary import read_vocabulary
+    from quantize.vocabulary_bpe import prove_equal_ids, read_bpe_vocabulary
+
+    if source.base.tokenizer == "sentencepiece":
+        return read_vocabulary(source.folder, source.base, size)
+    vocabulary = read_bpe_vocabulary(source.folder, source.base, size)
+    prove_equal_ids(vocabulary, source.folder, source.base, map(source.base.prompt, CONVERSATIONS.values()))
+    return vocabulary
 
 
 def _preflight(out: Path, plans: list[Plan]) -> None:

@@ -94,7 +94,7 @@ def open_source(folder: Path, adapter: str | None = None, base_folder: str | Non
     base, settings = load_base(folder / "base.toml"), manifest["settings"]
     exported = settings.get("base_folder")
     if base_folder is None and exported and Path(exported).is_dir():
-        where = check_base_folder(Path(exported), base.repo)
+        where = check_base_folder(Path(exported), base)
     else:
         where = find_base_folder(base, base_folder)
     if manifest["inputs"].get("base") != base_digest(where):
