@@ -70,6 +70,11 @@ def check_base_folder(folder: Path, base: Base) -> Path:
     return folder
 
 
+def tokenizer_file(folder: Path) -> Path:
+    """The file that decides how text is cut: tokenizer.model where there is one, else tokenizer.json."""
+    return next(path for path in (folder / "tokenizer.model", folder / "tokenizer.json") if path.is_file())
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a base, a second copy in Mistral's own format (consolidated*) left out."""
     return sorted(p for p in folder.glob("*.safetensors") if not p.name.startswith("consolidated"))
@@ -77,8 +82,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 def base_digest(folder: Path) -> str:
     """One sha256 for a base: over the names and digests of its config, tokenizer and weights, reading every byte."""
-    names = [name for kind in TOKENIZER_FILES.values() for name in kind if (folder / name).is_file()]
-    files = [folder / "config.json", folder / names[0], *weight_files(folder)]
+    files = [folder / "config.json", tokenizer_file(folder), *weight_files(folder)]
     with ThreadPoolExecutor() as pool:  # hashing leaves Python's lock alone
         lines = [f"{path.name} {digest}\n" for path, digest in zip(files, pool.map(sha256, files), strict=True)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from contract.base import Base, load_base
 from contract.contract import Contract, load_contract
-from models.base_folder import check_base_folder, find_base_folder
+from models.base_folder import check_base_folder, find_base_folder, tokenizer_file
 from plumbing.errors import UserError, run, unknown_key
 from plumbing.handover import (
     MANIFEST,
@@ -214,7 +214,7 @@ def _write(new: Path, plans: list[Plan], source: Source, base_only: bool, proof:
 
 
 def _inputs(source: Source, base_only: bool) -> dict[str, str]:
-    inputs = {"base": source.manifest["inputs"]["base"], "tokenizer": sha256(source.folder / "tokenizer.model")}
+    inputs = {"base": source.manifest["inputs"]["base"], "tokenizer": sha256(tokenizer_file(source.folder))}
     return inputs if base_only else inputs | {"adapter": source.manifest["outputs"][ADAPTER_WEIGHTS]}
 
 
