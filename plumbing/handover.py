@@ -82,6 +82,16 @@ def new_folder(target: Path, stage: str = "", keep_equal: bool = False) -> Itera
             shutil.rmtree(left, ignore_errors=True)
 
 
+def check_disk(out: Path, needed: int, cure: str = "name another --out") -> None:
+    """Raises UserError when fewer than `needed` bytes are free where `out` will be."""
+    there = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise UserError(
+            f"{out}: needs {needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free; free some space or {cure}"
+        )
+
+
 def check_replaceable(target: Path, stage: str = "") -> None:
     """Raises UserError when `target` is a file, the current folder, or holds files that `stage` did not make."""
     if target.exists() and not target.is_dir():

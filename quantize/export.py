@@ -12,7 +12,8 @@ from pathlib import Path
 
 from contract.base import Base, load_base
 from contract.contract import Contract, load_contract
-from models.base_folder import base_digest, check_base_folder, find_base_folder
+from models.base_folder import base_digest, check_base_folder, find_base_folder, tokenizer_file
+from models.conversations import CONVERSATIONS
 from models.nf4 import four_bit_base
 from models.shape import read_shape
 from models.tensors import open_base
@@ -20,6 +21,7 @@ from plumbing.errors import UserError, unknown_key
 from plumbing.handover import (
     MANIFEST,
     Manifest,
+    check_disk,
     check_outputs,
     check_replaceable,
     new_folder,
@@ -31,10 +33,11 @@ from plumbing.progress import byte_progress
 from quantize.adapter_config import ADAPTER_WEIGHTS
 from quantize.gguf_file import GgufLayout, lay_out, parts, write_ggufs
 from quantize.modelfile import fields, modelfiles
-from quantize.preflight import check_disk, check_memory
+from quantize.preflight import check_memory
 from quantize.recipe import DEFAULT, RECIPES
 from quantize.stream import cores, load_quantizer, memory
-from quantize.vocabulary import read_vocabulary
+from quantize.vocabulary import Vocabulary, read_vocabulary
+from quantize.vocabulary_bpe import prove_equal_ids, read_bpe_vocabulary
 from quantize.weights import open_adapter
 
 PACKAGES = ("numpy", "gguf", "sentencepiece", "llama-cpp-python")
@@ -68,7 +71,7 @@ def export(
     base, shape = open_base(source.folder), read_shape(source.folder)
     base, difference = four_bit_base(base, adapter) if onto == "nf4" else (base, None)
     base, loras = (base, {}) if base_only else open_adapter(adapter, base)
-    vocabulary = read_vocabulary(source.folder, source.base, shape.vocabulary)
+    vocabulary = _read_vocabulary(source, shape.vocabulary)
     layouts = [lay_out(kind, shape, vocabulary, base, loras) for kind in kinds]
     texts = modelfiles(fields(source.contract, source.base, card), kinds)
     check_disk(out, sum(layout.bytes for layout in layouts))
@@ -90,6 +93,15 @@ def export(
         packages = PACKAGES if importlib.util.find_spec("llama_cpp") else PACKAGES[:-1]  # LLAMA_CPP_LIB_PATH is enough
         write_manifest(new, "model", _inputs(source, base_only), settings, counts, packages, started, digests)
     return layouts
+
+
+def _read_vocabulary(source: Source, size: int) -> Vocabulary:
+    """What llama.cpp tokenizes by.  For a byte-level BPE, equal token ids are proven first."""
+    if source.base.tokenizer == "sentencepiece":
+        return read_vocabulary(source.folder, source.base, size)
+    vocabulary = read_bpe_vocabulary(source.folder, source.base, size)
+    prove_equal_ids(vocabulary, source.folder, source.base, map(source.base.prompt, CONVERSATIONS.values()))
+    return vocabulary
 
 
 def read_types(text: str) -> list[str]:
@@ -142,7 +154,7 @@ def _open(adapter: Path, base_folder: str | None) -> Source:
         raise UserError(f"{adapter}: its {MANIFEST} names no {ADAPTER_WEIGHTS}: not a finished adapter; train it again")
     trained_on = manifest["settings"].get("base_folder")
     if base_folder is None and isinstance(trained_on, str) and Path(trained_on).is_dir():
-        folder = check_base_folder(Path(trained_on), base.repo)
+        folder = check_base_folder(Path(trained_on), base)
     else:
         folder = find_base_folder(base, base_folder)
     return Source(adapter, manifest, load_contract(adapter / "task.toml"), base, folder)
@@ -166,5 +178,5 @@ def _write(
 
 
 def _inputs(source: Source, base_only: bool) -> dict[str, str]:
-    inputs = {"base": source.manifest["inputs"]["base"], "tokenizer": sha256(source.folder / "tokenizer.model")}
+    inputs = {"base": source.manifest["inputs"]["base"], "tokenizer": sha256(tokenizer_file(source.folder))}
     return inputs if base_only else inputs | {"adapter": source.manifest["outputs"][ADAPTER_WEIGHTS]}

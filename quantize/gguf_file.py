@@ -162,7 +162,7 @@ def _add_metadata(writer: GGUFWriter, layout: GgufLayout, base: Base, title: str
     """Shape, tokenizer, chat template, licence.  `title` is the model's name in `ollama show` and other tools."""
     import gguf
 
-    shape, vocabulary = layout.shape, layout.vocabulary
+    shape = layout.shape
     writer.add_type("model")
     writer.add_name(title)
     writer.add_license(base.license)
@@ -179,16 +179,7 @@ def _add_metadata(writer: GGUFWriter, layout: GgufLayout, base: Base, title: str
     writer.add_rope_dimension_count(shape.head_size)
     writer.add_rope_freq_base(shape.rope_theta)
     writer.add_layer_norm_rms_eps(shape.rms_eps)
-    writer.add_vocab_size(shape.vocabulary)
-    writer.add_tokenizer_model("llama")
-    writer.add_tokenizer_pre("default")
-    writer.add_token_list(vocabulary.pieces)
-    writer.add_token_scores(vocabulary.scores)
-    writer.add_token_types(vocabulary.types)
-    writer.add_bos_token_id(vocabulary.bos)
-    writer.add_eos_token_id(vocabulary.eos)
-    writer.add_unk_token_id(vocabulary.unknown)
-    writer.add_pad_token_id(vocabulary.pad)
+    layout.vocabulary.write(writer)
     writer.add_add_bos_token(base.add_bos)
     writer.add_add_eos_token(False)
     writer.add_add_space_prefix(base.add_space_prefix)

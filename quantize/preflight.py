@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from plumbing.errors import UserError
 
 MEMINFO = Path("/proc/meminfo")
 PROCESS = 120_000_000  # bytes of an export besides what its tensors take: interpreter, NumPy, gguf, a vocabulary
-
-
-def check_disk(out: Path, needed: int, cure: str = "name another --out") -> None:
-    """Raises UserError when fewer than `needed` bytes are free where `out` will be."""
-    there = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
-    free = shutil.disk_usage(there).free
-    if free < needed:
-        raise UserError(
-            f"{out}: needs {needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free; free some space or {cure}"
-        )
 
 
 def check_memory(tensors: int, threads: int) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from contract.base import Base
 from plumbing.errors import UserError
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # llama.cpp's token types
 
@@ -17,12 +20,33 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # llama.cpp'
 @dataclass(frozen=True)
 class Vocabulary:
     pieces: list[str]
-    scores: list[float]
     types: list[int]
-    bos: int
+    bos: int | None
     eos: int  # the base's stop: what the model learned to end with
-    unknown: int
     pad: int
+    unknown: int | None = None
+    model: str = "llama"  # SentencePiece, or "gpt2": byte-level BPE
+    pre: str = "default"  # llama.cpp's name of the rule that cuts text before BPE
+    scores: list[float] = field(default_factory=list)  # of SentencePiece
+    merges: list[str] = field(default_factory=list)  # of BPE
+
+    def write(self, writer: GGUFWriter) -> None:
+        """Into a GGUF's header."""
+        writer.add_vocab_size(len(self.pieces))
+        writer.add_tokenizer_model(self.model)
+        writer.add_tokenizer_pre(self.pre)
+        writer.add_token_list(self.pieces)
+        if self.scores:
+            writer.add_token_scores(self.scores)
+        writer.add_token_types(self.types)
+        if self.merges:
+            writer.add_token_merges(self.merges)
+        if self.bos is not None:
+            writer.add_bos_token_id(self.bos)
+        writer.add_eos_token_id(self.eos)
+        if self.unknown is not None:
+            writer.add_unk_token_id(self.unknown)
+        writer.add_pad_token_id(self.pad)
 
 
 def read_vocabulary(folder: Path, base: Base, size: int) -> Vocabulary:
@@ -50,9 +74,9 @@ def read_vocabulary(folder: Path, base: Base, size: int) -> Vocabulary:
         scores=scores + [-10000.0 for _ in filling],
         types=types + [UNUSED for _ in filling],
         bos=model.bos_id(),
-        eos=_number(pieces, base.stop, folder),
+        eos=token_number(pieces, base.stop, folder / "tokenizer.model"),
         unknown=model.unk_id(),
-        pad=_number(pieces, base.pad, folder),
+        pad=token_number(pieces, base.pad, folder / "tokenizer.model"),
     )
 
 
@@ -116,9 +140,8 @@ def _added(path: Path) -> list[tuple[int, str, bool]]:
     return added
 
 
-def _number(pieces: list[str], text: str, folder: Path) -> int:
+def token_number(pieces: list[str], text: str, path: Path) -> int:
+    """The id of the piece `text`.  Raises UserError when there is none."""
     if text not in pieces:
-        raise UserError(
-            f"{folder}: tokenizer.model has no piece '{text}', which base.toml names; is it the right base?"
-        )
+        raise UserError(f"{path}: has no token '{text}', which base.toml names; is it the right base?")
     return pieces.index(text)

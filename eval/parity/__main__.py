@@ -36,9 +36,9 @@ from eval.parity.checks import (
     trained_prompt,
     training_tokenizer,
 )
-from eval.parity.conversations import CONVERSATIONS, turns
 from eval.parity.modelfile_lint import lint
 from models.base_folder import find_base_folder
+from models.conversations import CONVERSATIONS, turns
 from models.modelfile import load_modelfile
 from models.ollama_address import server_url
 from models.ollama_server import Server, weights_digest

@@ -15,6 +15,7 @@ from finetune.base_check import check_trainable
 from models.base_folder import find_base_folder
 from plumbing.errors import UserError
 
+TINY = load_base("tiny")
 Spoil = Callable[[Path], object]
 
 
@@ -40,8 +41,10 @@ def lose(tensor: str) -> Spoil:
 
 
 def test_whole_bases_pass_and_tell_their_shape(small_base: Path) -> None:
-    assert check_trainable(small_base).layers == 2
-    assert check_trainable(find_base_folder(load_base("tiny"))).layers == 6
+    assert check_trainable(small_base, TINY).layers == 2
+    assert check_trainable(find_base_folder(TINY), TINY).layers == 6
+    smollm = load_base("smollm2_135m_instruct")
+    assert check_trainable(find_base_folder(smollm), smollm).layers == 30
 
 
 @pytest.mark.parametrize(
@@ -59,7 +62,7 @@ def test_whole_bases_pass_and_tell_their_shape(small_base: Path) -> None:
             configure(hidden_size=512, head_dim=64),
             "holds model.embed_tokens.weight as 1024 x 256, config.json says 1024 x 512",
         ),
-        (configure(vocab_size=512), "has 1024 pieces, by config.json at most 512"),
+        (configure(vocab_size=512), "the tokenizer has 1024 tokens, config.json says at most 512"),
         (configure(model_type="phi9"), "transformers cannot read it: The checkpoint"),
         (configure(hidden_size=None), "hidden is None, expected a whole number above 0"),
         (configure(initializer_range="x"), "transformers cannot read it: "),
@@ -70,4 +73,4 @@ def test_what_does_not_fit_is_named(small_base: Path, tmp_path: Path, spoil: Spo
     base = Path(shutil.copytree(small_base, tmp_path / "base"))
     spoil(base)
     with pytest.raises(UserError, match=wanted):
-        check_trainable(base)
+        check_trainable(base, TINY)

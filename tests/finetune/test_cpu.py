@@ -48,4 +48,4 @@ def test_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_announcement_is_read_where_linux_makes_it(tmp_path: Path, flags: str | None, amx: bool) -> None:
     if flags is not None:
         (tmp_path / "cpuinfo").write_text(flags)
-    assert cpu._has_amx(tmp_path / "cpuinfo") is amx
+    assert cpu._announces("amx_bf16", tmp_path / "cpuinfo") is amx

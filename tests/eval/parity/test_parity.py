@@ -14,7 +14,7 @@ import pytest
 from contract.base import load_base
 from contract.contract import load_contract
 from eval.parity.__main__ import compare, control_line, describe, requests
-from eval.parity.conversations import CONVERSATIONS, turns, unlike
+from models.conversations import CONVERSATIONS, turns, unlike
 from models.ollama_server import Server
 from plumbing.errors import UserError
 from plumbing.handover import read_manifest

@@ -14,7 +14,7 @@ import pytest
 
 from contract.base import load_base
 from eval.parity import __main__ as parity
-from eval.parity.conversations import CONVERSATIONS
+from models.conversations import CONVERSATIONS
 from models.ollama_server import Server
 from plumbing.errors import run
 from plumbing.handover import read_manifest, write_manifest
