@@ -1,4 +1,4 @@
-"""A model family's TOML -> its prompt format: training text, Hugging Face chat template, Ollama TEMPLATE.
+"""A base's TOML -> its prompt format: training text, Hugging Face chat template, Ollama TEMPLATE.
 
     base = load_base("tiny")
     base.prompt([{"role": "user", "content": "Hi"}])     # what the server must render
@@ -78,7 +78,8 @@ class Base:
         """What the model must generate for `answer`, with the stop token at the end."""
         if self.stop in answer:
             raise UserError(
-                f"the answer {answer[:60]!r} holds the stop text '{self.stop}': the model would learn to stop there"
+                f"the answer {answer[:60]!r} holds the stop text '{self.stop}': the model would learn to stop there; "
+                "remove it from the answer"
             )
         start, end = self._assistant_parts()
         return start.removeprefix(self.generation_prompt) + answer + end.partition(self.stop)[0] + self.stop

@@ -1,4 +1,4 @@
-"""JSONL files -> facts: sourced rows about one concept each.  All faults are reported at once."""
+"""JSONL files -> facts: rows about one concept each.  All faults are reported at once."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def read_facts(path: Path, texts: set[str]) -> list[Fact]:
             cure = f"say which is meant: same_as = '{other.group}'"
             faults.append(f"{where}: '{name}' is also a name of {there}; {cure}")
     if not faults and not located:
-        faults = ["holds no fact"]
+        faults = ["does not hold a fact"]
     if faults:
         raise faults_error(str(path), first_faults(faults))
     return [fact for _, fact in located]

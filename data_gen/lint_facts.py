@@ -27,13 +27,13 @@ ANY_FACT = {  # rule -> what it demands
     "same-name": "a name, in singular or plural, belongs to one concept, or same_as says which is meant",
     "reviewed": "reviewed is false: no field can name the reviewer yet",
     "characters": "no character that only looks like an ASCII one, no word of two alphabets, accents composed",
-    "blanks": "single blanks, none at the ends, no tab, no new line",
-    "seam": "no doubled word, no template's hole, no mark or blank too many or too few",
+    "blanks": "single spaces, none at the ends, no tab, no new line",
+    "seam": "no doubled word, no unfilled template field, no mark or space too many or too few",
     "article": "a or an by the sound that follows",
     "brackets": "every bracket has its partner",
 }
 TEACHING_FACT = {
-    "id": "an id is category/slug, the slug of small letters, digits and hyphens",
+    "id": "an id is category/slug, the slug of lower-case letters, digits and hyphens",
     "category": "a shipped fact's category is the name of its file",
     "source": "a source has name, id, url and licence",
     "licence": "a source's licence is an allowed one: none forbids commercial use or changes",
@@ -46,7 +46,7 @@ TEACHING_FACT = {
     "abbreviation": "an abbreviation is spelled out at its first use",
     "length": "words and sentences of each text, and words of the three together, fit into an answer",
     "keywords": "3 to 8 keywords, each in the texts",
-    "sentence": "a sentence begins with a large letter and ends with a mark",
+    "sentence": "a sentence begins with a capital letter and ends with a mark",
     "dosing": "no dose",
     "advice": "no advice to a person",
     "percentage": "no percentage in a fact without sources",
@@ -98,7 +98,7 @@ def read(paths: Iterable[Path], shipped: Path = SHIPPED) -> list[Line]:
         for number, row, unreadable in read_lines(file)
     ]
     if not lines:
-        raise UserError(f"{', '.join(map(str, files.values()))}: holds no fact; write one JSON object a line")
+        raise UserError(f"{', '.join(map(str, files.values()))}: does not hold a fact; write one JSON object a line")
     return lines
 
 
@@ -155,7 +155,7 @@ def _form_faults(line: Line, row: dict[str, Any]) -> Iterator[Found]:
     lists = [name for name in sorted(TEXTS & row.keys()) if isinstance(row[name], list)]
     yield from (("field", f"'{name}' is a list; write one text") for name in lists)
     if line.fact and not re.fullmatch(rf"{re.escape(line.fact.category)}/[a-z0-9]+(-[a-z0-9]+)*", line.id):
-        yield "id", f"'{line.id}'; write '{category}/slug', the slug of small letters, digits and hyphens"
+        yield "id", f"'{line.id}'; write '{category}/slug', the slug of lower-case letters, digits and hyphens"
     if isinstance(category, str) and line.named_for not in ("", category):
         yield "category", f"'{category}' in the file of '{line.named_for}'; move the fact or fix its category"
     for source in line.fact.sources if line.fact else ():

@@ -74,7 +74,7 @@ _LETTER = re.compile(r"[A-Z](?:[bcdfghj-np-tvwxz]\b|(?![a-z]))|[a-z]{1,2}[A-Z]|[
 _ARTICLE = re.compile(r"(?<![\w'-])(an?|(?:^|(?<=[.?!:] ))An?) (?!(?:an?|and|is|or|the) )([A-Za-z0-9]+)")
 _DOUBLED = re.compile(r"(?<![\w-])(?!had\b|that\b)([a-z]+) \1(?![\w-])", re.I)
 _SEAMS = re.compile(
-    r"\{\w*\}"  # a template's hole
+    r"\{\w*\}"  # an unfilled template field
     r"|\b(?:an? the|a an|an a|the an)\b"  # two articles
     r"| [,.;:?!)](?!\d)|[(] |(?<!\.)\.\.(?!\.)|[,;:][.,;:]"  # a blank or a mark too many
     r"|[a-z]{2}[.?!][A-Z][a-z]|[a-z][,;][a-z]"  # a blank too few
@@ -108,7 +108,7 @@ def character_faults(text: str) -> Iterator[Found]:
     """
     if text != text.strip() or re.search(r"\s\s|[\t\n\r]", text):
         found = "a blank at an end, two in a row, a tab or a new line"
-        yield "blanks", f"'{text.strip()[:30]}': {found}; write single blanks"
+        yield "blanks", f"'{text.strip()[:30]}': {found}; write single spaces"
     for char in dict.fromkeys(text):
         if _is_look_alike(char):
             yield "characters", f"U+{ord(char):04X} {unicodedata.name(char, 'unnamed')}; write it in ASCII"

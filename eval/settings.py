@@ -51,7 +51,7 @@ def read_command_line() -> Settings:
     given["against"] = tuple(dict.fromkeys(given.get("against", ())))
     if "," in given.get("host", ""):
         raise UserError(
-            f"--host {given['host']}: expected one address; for several servers put a proxy such as nginx or LiteLLM "
+            f"--host {given['host']}: expected one address; for several servers put a proxy such as nginx "
             "in front of them and name the proxy (docs/judging.md)"
         )
     if given.get("against_shots") and not given["against"]:

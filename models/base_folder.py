@@ -43,7 +43,7 @@ def check_base_folder(folder: Path, repo: str) -> Path:
     `repo` is where the base was published; the error about a quantised base names it.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such base folder")
+        raise UserError(f"{folder}: no such base folder; name a folder with the base's files")
     reasons = {
         "config.json": "the model's shape",
         "tokenizer.model": "without its scores the GGUF would mis-tokenise; copy it from the original repository",
@@ -59,8 +59,8 @@ def check_base_folder(folder: Path, repo: str) -> Path:
     if quantised:  # its 16-bit weights are lost, and an adapter is exported onto the base that it was trained on
         method = quantised.get("quant_method", "some method") if isinstance(quantised, dict) else quantised
         raise UserError(
-            f"{folder}: the base is quantised ({method}): take the 16-bit one, {repo}; training loads that in 4 bits "
-            "itself where load_in_4bit says so"
+            f"{folder}: the base is quantised ({method}): take the 16-bit one, {repo}; training quantises it "
+            "itself if load_in_4bit = true"
         )
     return folder
 

@@ -18,9 +18,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        raise UserError(f"{path}: no such file; check the path") from None
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits, brackets nested as deep
-        raise UserError(f"{path}: not valid TOML: {error}") from None
+        raise UserError(f"{path}: not valid TOML: {error}; fix the file") from None
 
 
 def shipped_path(folder: Path, name: str, what: str) -> Path:

@@ -1,4 +1,4 @@
-"""Text -> its words, names and numbers, each in the one spelling that all its spellings share."""
+"""Text -> its words, names and numbers, each in one normal spelling."""
 
 from __future__ import annotations
 

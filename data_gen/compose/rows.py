@@ -37,7 +37,7 @@ def compose(contract: Contract, data: TaskData, fact: Fact, rows: int, seed: int
     requests = _requests(data, fact, fields, seed)
     if rows > len(requests):
         cure = "lower --count or add requests"
-        raise UserError(f"fact '{fact.id}': {rows} rows a concept but {len(requests)} requests: {cure}")
+        raise UserError(f"fact '{fact.id}': {rows} rows for each fact but {len(requests)} requests: {cure}")
     options = _frames(contract, data, fact, fields)
     written: dict[tuple[str, ...], tuple[Record, str]] = {}  # rows of the same frames share one record
     examples = []

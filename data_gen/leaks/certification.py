@@ -1,4 +1,4 @@
-"""A dataset's rows and concepts -> the certificate that train, validation and test do not meet.
+"""A dataset's rows and concepts -> the certificate that train, validation and test share nothing.
 
 It proves three things: no name of a concept is in two splits, and every row is about a concept of its own split; no
 request and no response is in two splits; no two of them are nearly the same.

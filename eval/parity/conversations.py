@@ -1,4 +1,4 @@
-"""The conversations on which served and trained prompts must be equal: every awkward text in every place of a turn.
+"""Conversations with every awkward text in every place: served and trained prompts must be equal.
 
 CONVERSATIONS: name -> messages; always the same, no name and no conversation twice.
 """
@@ -151,11 +151,11 @@ def _corpus() -> dict[str, list[Message]]:
 
 
 def unlike(pairs: Iterable[tuple[str, list[Message]]]) -> dict[str, list[Message]]:
-    """Raises ValueError where a name or a conversation stands twice: neither would be compared."""
+    """Raises ValueError where a name or a conversation appears twice: one of them would not be compared."""
     found: dict[str, list[Message]] = {}
     for name, messages in pairs:
         if name in found or messages in found.values():
-            raise ValueError(f"conversation '{name}' stands twice")
+            raise ValueError(f"conversation '{name}' appears twice")
         found[name] = messages
     return found
 
