@@ -37,6 +37,11 @@ class Entry:
     answer: str  # of a failed row the last answer, shortened
     attempts: int  # how many answers the run allowed for a row
 
+    def to_json(self) -> str:
+        """The line of a failed row in failed.jsonl."""
+        rejections = [asdict(rejection) for rejection in self.rejections]
+        return json.dumps({"id": self.id, "rejections": rejections, "answer": self.answer}, ensure_ascii=False)
+
 
 @dataclass
 class Journal:
