@@ -86,9 +86,6 @@ class Line:
         return found if isinstance(found, str) and found.strip() else "(no id)"
 
 
-Located = tuple[Line, Found]
-
-
 def read(paths: Iterable[Path], shipped: Path = SHIPPED) -> list[Line]:
     """The lines of all files, each file once.  Raises UserError if there is no file, no text or no line."""
     files = {file.resolve(): file for path in paths for file in fact_files(path)}
@@ -174,7 +171,7 @@ def _source_faults(source: dict[str, str]) -> Iterator[Found]:
         yield "closed-source", f"'{closed[0]}' in source '{name}': its terms forbid passing it on; use another source"
 
 
-def _repeats(lines: Iterable[Line]) -> Iterator[Located]:
+def _repeats(lines: Iterable[Line]) -> Iterator[tuple[Line, Found]]:
     """Ids, names and sentences that two facts share, and names that one fact has twice.
 
     Of names these are the ones that `read_facts` refuses, and those that differ only in number or spelling.
@@ -186,14 +183,16 @@ def _repeats(lines: Iterable[Line]) -> Iterator[Located]:
         given = [name.lower() for name in (fact.concept, fact.expansion, *fact.aliases) if name]
         for name in sorted({name for name in given if given.count(name) > 1}):
             yield line, ("same-name", f"'{name}' appears twice in the fact; keep one")
-    for line, fact, first, other, shown in repeated(
-        facts, lambda fact: [(name_key(n) or n, n) for n in sorted(fact.names)]
-    ):
+    for line, fact, first, other, shown in repeated(facts, _name_keys):
         if fact.group != other.group:
             cure = f"say which is meant: same_as = '{other.group}'"
             yield line, ("same-name", f"'{shown}' is also a name of {first.where}; {cure}")
     for line, _, first, _, shown in repeated(((line, fact) for line, fact in facts if line.teaching), _sentence_keys):
         yield line, ("same-text", f"'{shown}' is also at {first.where}; reword one")
+
+
+def _name_keys(fact: Fact) -> list[tuple[str, str]]:
+    return [(name_key(name) or name, name) for name in sorted(fact.names)]
 
 
 def _sentence_keys(fact: Fact) -> list[tuple[str, str]]:

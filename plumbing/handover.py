@@ -99,9 +99,8 @@ def check_replaceable(target: Path, stage: str = "") -> None:
     others = _others(target, manifest)
     if others:
         shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
-        raise UserError(
-            f"{target}: holds files that no stage of ours wrote ({shown}); move them, or name another --out"
-        )
+        cure = "move them, or name another --out"
+        raise UserError(f"{target}: holds files that no stage of ours wrote ({shown}); {cure}")
 
 
 def _resolved(path: Path) -> Path:
@@ -132,11 +131,8 @@ def _others(folder: Path, manifest: dict[str, Any]) -> list[str]:
 def _is_equal(one: Path, other: Path) -> bool:
     """Whether both manifests are equal except for time and versions, and `other` matches its own manifest."""
     first, second = _table(one), _table(other)
-    if not first or any(
-        first.get(key) != second.get(key) for key in ("stage", "inputs", "outputs", "settings", "counts")
-    ):
-        return False
-    return not _changed(other, first["outputs"])
+    same = all(first[key] == second.get(key) for key in first.keys() - {"versions", "seconds"})
+    return bool(first) and same and not _changed(other, first["outputs"])
 
 
 def _beside(target: Path, kind: str) -> Path:
@@ -168,7 +164,7 @@ def _alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except (PermissionError, OverflowError):
-        return True
+        pass
     return True
 
 

@@ -1,9 +1,4 @@
-"""The journal of a teacher's run: one line for each finished row, so that a killed run can resume.
-
-with open_journal(Path("dataset.teacher.jsonl")) as journal:
-    journal.entries["uremia/0", fingerprint]     # a row that an earlier run finished
-    journal.append(entry)                        # it is on the disk when this returns
-"""
+"""The journal of a teacher's run: one line for each finished row, so that a killed run can resume."""
 
 from __future__ import annotations
 
@@ -49,10 +44,6 @@ class Journal:
 
     lines: LineFile
     entries: dict[tuple[str, str], Entry]
-
-    @property
-    def notes(self) -> list[str]:
-        return self.lines.notes
 
     def append(self, entry: Entry) -> None:
         """Write the entry and wait until it is on the disk."""

@@ -128,12 +128,14 @@ def _drop_broken(book: Journal, contract: Contract, rows: list[Row]) -> None:
                 contract.write(entry.record)
         except (ValueError, TypeError, AttributeError) as error:
             del book.entries[row.key]
-            book.notes.append(f"{book.lines.path}: row '{row.draft.id}' is asked again: {shorten(str(error), 120)}")
+            book.lines.notes.append(
+                f"{book.lines.path}: row '{row.draft.id}' is asked again: {shorten(str(error), 120)}"
+            )
 
 
 def _print_notes(book: Journal, rows: list[Row], unfinished: int) -> None:
     """Print which rows of the journal are used and which are not."""
-    notes, path = [*book.notes], book.lines.path
+    notes, path = [*book.lines.notes], book.lines.path
     if foreign := len(book.entries.keys() - {row.key for row in rows}):
         notes.append(f"{path}: {foreign} rows of another model, fact, request, prompt or contract are not used")
     if unfinished < len(rows):
