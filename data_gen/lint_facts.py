@@ -16,41 +16,13 @@ from data_gen.facts import OWN, TEXTS, Fact, fact_files, repeated, row_faults, t
 from data_gen.lint_texts import Found, character_faults, sentences, teaching_faults, text_faults
 from plumbing.errors import UserError
 from plumbing.jsonl import read_lines
-from plumbing.toml_file import table_faults
+from plumbing.toml_file import read_toml, table_faults
 from plumbing.wording import name_key, texts_of
 
 SHIPPED = Path(__file__).parent / "facts/terminology"
-ANY_FACT = {  # rule -> what it demands
-    "unreadable": "a line is one JSON object",
-    "field": "no field is missing, unknown, empty or of the wrong type",
-    "same-id": "an id appears once",
-    "same-name": "a name, in singular or plural, belongs to one concept, or same_as says which is meant",
-    "reviewed": "reviewed is false: no field can name the reviewer yet",
-    "characters": "no character that only looks like an ASCII one, no word of two alphabets, accents composed",
-    "blanks": "single blanks, none at the ends, no tab, no new line",
-    "seam": "no doubled word, no template's hole, no mark or blank too many or too few",
-    "article": "a or an by the sound that follows",
-    "brackets": "every bracket has its partner",
-}
-TEACHING_FACT = {
-    "id": "an id is category/slug, the slug of small letters, digits and hyphens",
-    "category": "a shipped fact's category is the name of its file",
-    "source": "a source has name, id, url and licence",
-    "licence": "a source's licence is an allowed one: none forbids commercial use or changes",
-    "closed-source": "no source is UMLS or SNOMED, or came through them",
-    "same-text": "a sentence appears once",
-    "unnamed": "the definition names the concept",
-    "expansion": "the definition of an abbreviation spells it out",
-    "category-only": "the definition says more than the kind of concept (a disease, a test)",
-    "repeats-term": "the definition says more than the term",
-    "abbreviation": "an abbreviation is spelled out at its first use",
-    "length": "words and sentences of each text, and words of the three together, fit into an answer",
-    "keywords": "3 to 8 keywords, each in the texts",
-    "sentence": "a sentence begins with a large letter and ends with a mark",
-    "dosing": "no dose",
-    "advice": "no advice to a person",
-    "percentage": "no percentage in a fact without sources",
-}
+_RULES = read_toml(Path(__file__).with_name("lint_rules.toml"))
+ANY_FACT: dict[str, str] = _RULES["any_fact"]  # rule -> what it demands
+TEACHING_FACT: dict[str, str] = _RULES["teaching_fact"]
 REQUIRED = ("keywords", "sources", "reviewed")  # of a teaching fact, besides its texts and what every fact must have
 LICENCES = ("CC0-1.0", "CC-BY-3.0", "CC-BY-4.0", "MIT", "US government work")
 _SOURCE = {"name", "id", "url", "licence"}

@@ -1,6 +1,6 @@
 """One text, or one fact's parsed row -> the faults of its wording as (rule, "what was found; cure").
 
-data_gen/lint_facts.py holds the table of the rules.  Texts are expected to be English.
+data_gen/lint_rules.toml holds the table of the rules.  Texts are expected to be English.
 """
 
 from __future__ import annotations

@@ -46,6 +46,12 @@ def texts_of(value: Any) -> Iterator[str]:
             yield from texts_of(part)
 
 
+def shorten(text: str, length: int = 300) -> str:
+    """The beginning of a text, encodable as UTF-8."""
+    whole = text.encode("utf-8", "replace").decode()
+    return whole if len(whole) <= length else whole[: length - 3] + "..."
+
+
 def plain(text: str) -> str:
     """Only the words, in small letters, with one blank between them.
 

@@ -20,7 +20,7 @@ from data_gen.leaks.certificate import Certificate, Check, Closest, Leak, Row, l
 from data_gen.leaks.near_duplicates import Measure, Text, near_pairs, similarity
 from data_gen.leaks.requests_by_name import DistinctText, Names, by_asked_name, by_phrases, distinct_texts, read_names
 from plumbing.errors import UserError
-from plumbing.wording import name_key, phrases
+from plumbing.wording import name_key, phrases, shorten
 
 # Measured on the shipped dataset (2,880 rows about 666 groups).  Pairs of words: the closest responses of two splits
 # have 0.20 (sensitivity, specificity), the next ones 0.14 and less.  With one word in ten changed a response keeps 0.45
@@ -172,8 +172,7 @@ def _rows(text: DistinctText) -> list[Row]:
 
 
 def _shown(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _TEXT else line[: _TEXT - 3] + "..."
+    return shorten(" ".join(text.split()), _TEXT)
 
 
 def certify_folder(folder: Path) -> Certificate:

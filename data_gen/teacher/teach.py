@@ -27,7 +27,7 @@ from contract.contract import Contract
 from contract.example import Example
 from data_gen.facts import Fact
 from data_gen.teacher import prompt
-from data_gen.teacher.checks import REASONS, read_answer, shorten, yardstick
+from data_gen.teacher.checks import REASONS, read_answer, yardstick
 from data_gen.teacher.journal import Entry, Journal, Rejection, open_journal
 from data_gen.teacher.server import PAUSES, TOO_LONG, StoppedError, TeacherServer
 from data_gen.teacher.tally import Tally, watching
@@ -35,6 +35,7 @@ from models.answers import REPEATED
 from models.ollama_address import server_url
 from models.ollama_server import TIMEOUT, NoAnswerError
 from plumbing.errors import UserError
+from plumbing.wording import shorten
 
 _UNREADABLE = {REPEATED: "LOOPED", TOO_LONG: "PROMPT_TOO_LONG", "length": "CUT"}  # done_reason -> reason
 
