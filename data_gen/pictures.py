@@ -55,9 +55,7 @@ def _draw_categories(dataset: Mapping[str, Sequence[Example]], path: Path) -> No
 
 def _shown(counts: Mapping[str, Counter[str]]) -> list[str]:
     """All categories by name; if there are more than SHOWN, the largest ones, then the others together."""
-    whole: Counter[str] = Counter()
-    for count in counts.values():
-        whole.update(count)
+    whole = sum(counts.values(), Counter[str]())
     if len(whole) <= SHOWN:
         return sorted(whole)
     largest = sorted(whole, key=lambda name: (-whole[name], name))[:SHOWN]
