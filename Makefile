@@ -22,7 +22,7 @@ FACTS     := $(wildcard $(shell find $(dir $(TASK_FILE))$(call key,facts) -type 
 NAME ?= $(if $(filter $(SHIPPED),$(TASK_FILE)),medical-mistral,$(TASK_NAME))$(if $(filter tiny,$(PRESET)),:tiny)
 DATASET := artifacts/$(TASK_NAME)/dataset
 RUN     := artifacts/$(TASK_NAME)/$(PRESET)
-CONTRACT := $(wildcard plumbing/*.py contract/*.py contract/tasks/*.toml contract/bases/*.toml models/*.py)
+CONTRACT := $(wildcard plumbing/*.py plumbing/*.toml contract/*.py contract/tasks/*.toml contract/bases/*.toml models/*.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint dataset finetune quantize ask register evaluate types parity attribute release clean
