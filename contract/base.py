@@ -1,4 +1,4 @@
-"""A model family's TOML -> its prompt format: training text, Hugging Face chat template, Ollama TEMPLATE.
+"""A model family's TOML -> its prompt format: training text, chat template, Ollama TEMPLATE.
 
     base = load_base("tiny")
     base.prompt([{"role": "user", "content": "Hi"}])     # what the server must render

@@ -1,4 +1,4 @@
-"""One line of text, words separated by single spaces: as Python checks, a JSON Schema and a GBNF rule."""
+"""One line of text, words separated by single spaces: as a check, a JSON Schema and a GBNF rule."""
 
 from __future__ import annotations
 

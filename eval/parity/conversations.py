@@ -1,4 +1,4 @@
-"""The conversations on which served and trained prompts must be equal: every awkward text in every place of a turn.
+"""The conversations on which served and trained prompts must be equal: awkward texts, everywhere.
 
 CONVERSATIONS: name -> messages; always the same, no name and no conversation twice.  conversations.toml has the texts.
 """
