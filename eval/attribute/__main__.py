@@ -28,7 +28,7 @@ from eval.exam.conditions import sample
 from eval.exam.data import read_data
 from eval.exam.leak_checks import check_prompts
 from eval.exam.tally import progress
-from eval.settings import DATA
+from eval.settings import DATA, positive
 from models.ollama_address import server_url
 from plumbing.errors import UserError, run
 from plumbing.handover import MANIFEST, check_replaceable, new_folder, sha256, write_manifest
@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--base", metavar="DIR", help="the base's folder (default: where the adapter was trained)")
     parser.add_argument("--data", default=DATA, help=f"the dataset folder (default {DATA})")
     parser.add_argument(
-        "--limit", type=_positive, metavar="N", help="ask N test rows, spread evenly over categories and concepts"
+        "--limit", type=positive, metavar="N", help="ask N test rows, spread evenly over categories and concepts"
     )
     parser.add_argument("--out", help="the folder to write (default: attribute in RUN_DIR, or beside the model folder)")
     parser.add_argument("--host", help="Ollama's address (default: OLLAMA_HOST, else http://127.0.0.1:11434)")
@@ -122,12 +122,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="print attribute.json instead of the table")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return int(text)
 
 
 if __name__ == "__main__":
