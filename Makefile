@@ -19,10 +19,10 @@ key = $(shell sed -n "s/^$(1) *= *[\"']\([^\"']*\).*/\1/p" $(TASK_FILE) 2>/dev/n
 TASK_NAME := $(or $(subst /,_,$(call key,name)),$(basename $(notdir $(TASK))))
 FACTS     := $(wildcard $(shell find $(dir $(TASK_FILE))$(call key,facts) -type f 2>/dev/null))
 # Only the shipped task's model is called medical-mistral: no other task replaces it in an Ollama.
-NAME ?= $(if $(filter $(SHIPPED),$(TASK_FILE)),medical-mistral,$(TASK_NAME))$(if $(filter tiny,$(PRESET)),:tiny)
+NAME ?= $(if $(filter $(SHIPPED),$(TASK_FILE)),medical-mistral,$(TASK_NAME))$(if $(filter tiny smollm2,$(PRESET)),:$(PRESET))
 DATASET := artifacts/$(TASK_NAME)/dataset
 RUN     := artifacts/$(TASK_NAME)/$(PRESET)
-CONTRACT := $(wildcard plumbing/*.py contract/*.py contract/tasks/*.toml contract/bases/*.toml models/*.py)
+CONTRACT := $(wildcard plumbing/*.py plumbing/*.toml contract/*.py contract/tasks/*.toml contract/bases/*.toml models/*.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint dataset finetune quantize ask register evaluate types parity attribute release clean
@@ -55,7 +55,7 @@ dataset: $(READY) ## facts -> dataset, its card and its leak certificate; the sa
 $(DATASET)/manifest.json: $(shell find data_gen -type f ! -name '*.pyc') $(CONTRACT) $(wildcard $(TASK_FILE)) $(FACTS) | $(READY)
 	$(MAKE_DATASET)
 
-finetune: $(RUN)/adapter/manifest.json ## dataset -> LoRA adapter (PRESET=mistral_7b: one CUDA GPU; PRESET=tiny: CPU)
+finetune: $(RUN)/adapter/manifest.json ## dataset -> LoRA adapter (PRESET=mistral_7b: one CUDA GPU; tiny, smollm2: CPU)
 TRAINER := $(wildcard finetune/*.py finetune/parallel/*.py) $(wildcard finetune/bases/tiny/*)
 $(RUN)/adapter/manifest.json: $(DATASET)/manifest.json finetune/presets/$(PRESET).toml $(TRAINER) $(if $(strip $(SET)),always) | $(READY)
 	$(PYTHON) -m finetune $(PRESET) --data $(DATASET) --out $(RUN)/adapter $(SET:%=--set %)

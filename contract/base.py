@@ -1,4 +1,4 @@
-"""A model family's TOML -> its prompt format: training text, Hugging Face chat template, Ollama TEMPLATE.
+"""A base's TOML -> its prompt format: training text, Hugging Face chat template, Ollama TEMPLATE.
 
     base = load_base("tiny")
     base.prompt([{"role": "user", "content": "Hi"}])     # what the server must render
@@ -17,20 +17,6 @@ from pathlib import Path
 
 from plumbing.errors import UserError, faults_error
 from plumbing.toml_file import fill, read_toml, shipped_path
-
-# Before the turns: find the first and the last user turn, and whether the assistant speaks next.
-_GO_SCAN = (
-    "{{ $first := -1 }}{{ $last := -1 }}{{ $open := true }}{{ range $i, $m := .Messages }}"
-    '{{ if eq $m.Role "user" }}{{ if eq $first -1 }}{{ $first = $i }}{{ end }}{{ $last = $i }}{{ end }}'
-    '{{ $open = ne $m.Role "assistant" }}{{ end }}'
-)
-_JINJA_SCAN = (
-    "{% set ns = namespace(system='', texts=0, role='', i=0, last=0) %}{% for m in messages %}"
-    "{% if m.role == 'system' %}{% set ns.system = ns.system + ('\\n\\n' if ns.texts else '') + m.content %}"
-    "{% set ns.texts = ns.texts + 1 %}{% endif %}"
-    "{% if m.role == 'user' and ns.role != 'user' %}{% set ns.last = ns.last + 1 %}{% endif %}"
-    "{% set ns.role = m.role %}{% endfor %}{% set ns.role = '' %}"
-)
 
 BASES = Path(__file__).parent / "bases"
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
@@ -84,7 +70,8 @@ class Base:
         """What the model must generate for `answer`, with the stop token at the end."""
         if self.stop in answer:
             raise UserError(
-                f"the answer {answer[:60]!r} holds the stop text '{self.stop}': the model would learn to stop there"
+                f"the answer {answer[:60]!r} holds the stop text '{self.stop}': the model would learn to stop there; "
+                "remove it from the answer"
             )
         start, end = self._assistant_parts()
         return start.removeprefix(self.generation_prompt) + answer + end.partition(self.stop)[0] + self.stop
@@ -94,8 +81,6 @@ class Base:
 
         It uses no `{{-`: that would remove the white space of the turns beside it.
         """
-        before, between, after = self._user_parts()
-        start, end = self._assistant_parts()
         system = self.system_text.replace("{system}", "{{ $.System }}")
         own, inner = "", ""
         if self.system == "own_turn":
@@ -106,16 +91,11 @@ class Base:
         else:
             chosen = "$first" if self.system == "first_user" else "$last"
             inner = "{{ if and $.System (eq $i " + chosen + ") }}" + system + "{{ end }}"
-        user = before + inner + between + "{{ $m.Content }}" + after
-        assistant = start + "{{ $m.Content }}" + end
-        turns = '{{ if eq $m.Role "user" }}' + user + '{{ else if eq $m.Role "assistant" }}' + assistant + "{{ end }}"
         opening = "{{ if $open }}" + self.generation_prompt + "{{ end }}" if self.generation_prompt else ""
-        return _GO_SCAN + own + "{{ range $i, $m := .Messages }}" + turns + "{{ end }}" + opening
+        return _filled("ollama_template.txt", self._parts() | {"own": own, "inner": inner, "opening": opening})
 
     def chat_template(self) -> str:
         """The same format as Hugging Face's chat template (Jinja), for tokenizer_config.json and the GGUF."""
-        before, between, after = map(_jinja, self._user_parts())
-        start, end = map(_jinja, self._assistant_parts())
         ahead, behind = map(_jinja, self.system_text.split("{system}"))
         default = (
             "{% set ns.system = ns.system or " + _jinja(self.default_system) + " %}" if self.default_system else ""
@@ -125,23 +105,17 @@ class Base:
         if self.system == "own_turn":
             own = system
         else:
-            inner = (
-                "{% if ns.i == " + ("1" if self.system == "first_user" else "ns.last") + " %}" + system + "{% endif %}"
-            )
-        ask = "{% set ns.i = ns.i + 1 %}{{ " + before + " }}" + inner + "{{ " + between + " + m.content }}"
-        speak = "{{ " + start + " + m.content }}"
-        turn = "{% if m.role == 'user' %}" + ask + "{% elif m.role == 'assistant' %}" + speak + "{% endif %}"
-        close = (
-            "{% if ns.role == 'user' %}{{ " + after + " }}{% elif ns.role == 'assistant' %}{{ " + end + " }}{% endif %}"
-        )
-        more = "{% if m.role != 'system' %}{{ '\\n\\n' + m.content }}{% endif %}"
-        step = (
-            "{% if m.role == ns.role %}" + more + "{% else %}" + close + turn + "{% set ns.role = m.role %}{% endif %}"
-        )
-        opening = (
-            "{% if add_generation_prompt and ns.role != 'assistant' %}{{ " + _jinja(self.generation_prompt) + " }}"
-        )
-        return _JINJA_SCAN + own + "{% for m in messages %}" + step + "{% endfor %}" + close + opening + "{% endif %}"
+            chosen = "1" if self.system == "first_user" else "ns.last"
+            inner = "{% if ns.i == " + chosen + " %}" + system + "{% endif %}"
+        parts = {name: _jinja(text) for name, text in self._parts().items()}
+        return _filled("chat_template.jinja", parts | {"own": own, "inner": inner})
+
+    def _parts(self) -> dict[str, str]:
+        """What both template files insert: the texts around the messages."""
+        before, between, after = self._user_parts()
+        start, end = self._assistant_parts()
+        user = {"before": before, "between": between, "after": after}
+        return user | {"start": start, "end": end, "generation_prompt": self.generation_prompt}
 
     def _user(self, content: str, system: str) -> str:
         before, between, after = self._user_parts()
@@ -168,6 +142,12 @@ def _merge(messages: list[Message]) -> list[tuple[str, str]]:
         else:
             turns.append((role, content))
     return turns
+
+
+def _filled(template: str, parts: dict[str, str]) -> str:
+    """A template file without its line breaks and indents, each @name@ replaced by its part."""
+    lines = Path(__file__).with_name(template).read_text(encoding="utf-8").splitlines()
+    return re.sub(r"@(\w+)@", lambda match: parts[match[1]], "".join(map(str.strip, lines)))
 
 
 def _jinja(text: str) -> str:

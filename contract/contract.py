@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from contract.diagnosis import diagnose
 from contract.form import Form, Section
+from contract.headings import Patterns
 from contract.kinds import KINDS
 from contract.line import LINE_RULES, literal, plain_line
-from contract.reading import Reader
 from contract.violation import Reading as Reading  # exported again: a caller needs only this module
 from contract.violation import Record as Record
 from contract.violation import Violation as Violation
@@ -35,9 +36,9 @@ class Contract(Form):
     example: str = field(default="", compare=False)  # a request that hints and cards show; not part of the form
 
     @functools.cached_property
-    def reader(self) -> Reader:
-        """The reader of this form, compiled once."""
-        return Reader(self)
+    def patterns(self) -> Patterns:
+        """The patterns that find this form's headings, compiled once."""
+        return Patterns(self)
 
     def system_prompt(self) -> str:
         """The system text.  It describes the whole form, so that an untuned model can follow it too."""
@@ -72,7 +73,7 @@ class Contract(Form):
 
         One leading space is not a fault: Mistral's tokenizer puts it before every answer.
         """
-        return self.reader.read(text)
+        return diagnose(self.patterns, text)
 
     def json_schema(self) -> dict[str, Any]:
         """JSON Schema (2020-12) of a record: one required property for each section, in order."""

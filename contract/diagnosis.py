@@ -11,8 +11,18 @@ from contract.violation import Reading, Record, Violation
 
 
 def diagnose(patterns: Patterns, text: str) -> Reading:
-    """The reading of `text`, which is not blank and has no wire space at its start."""
-    return _Diagnosis(patterns, text).reading()
+    """Every structural fault of `text`; without any, writing the record gives `text` again.
+
+    One leading space is the wire format of Mistral's tokenizer and not a fault.
+    """
+    if not text.strip():
+        return Reading({}, (Violation("", "EMPTY_ANSWER", text, 0, len(text)),), {})
+    if text[0] != " ":
+        return _Diagnosis(patterns, text).reading()
+    reading = _Diagnosis(patterns, text[1:]).reading()
+    violations = [Violation(v.section, v.cls, v.found, v.start + 1, v.end + 1) for v in reading.violations]
+    spans = {name: (start + 1, end + 1) for name, (start, end) in reading.spans.items()}
+    return Reading(reading.record, tuple(violations), spans)
 
 
 class _Diagnosis:

@@ -1,4 +1,7 @@
-"""One line of text, words separated by single spaces: as Python checks, a JSON Schema and a GBNF rule."""
+"""The rule for one line of text: words separated by single spaces.
+
+It is given as a Python check, a JSON Schema and a GBNF rule.
+"""
 
 from __future__ import annotations
 

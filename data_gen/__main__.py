@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m data_gen", description="Compose a dataset from a task's facts.")
     parser.add_argument("task", help="a shipped task (terminology) or the path of a task's TOML")
     parser.add_argument("--out", help="the dataset folder to write")
-    parser.add_argument("--count", type=_positive, help="rows in all (default: four for each concept)")
+    parser.add_argument("--count", type=_positive, help="rows in all (default: four for each fact)")
     parser.add_argument("--seed", type=int, default=SEED, help=f"decides splits and wording (default {SEED})")
     parser.add_argument("--show", type=_positive, default=0, metavar="N", help="print N training rows in full")
     teacher = "let a model of the Ollama at OLLAMA_HOST write the answers"
@@ -117,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--attempts", type=_positive, default=3, help="answers for each row at most (default 3)")
     parser.add_argument("--save-to-disk", metavar="DIR", help="write it as a datasets.DatasetDict too")
     parser.add_argument("--push", metavar="OWNER/NAME", help="publish the folder on the Hugging Face Hub")
-    parser.add_argument("--private", action="store_true", help="make a repository that --push creates private")
+    parser.add_argument("--private", action="store_true", help="if --push creates a repository, make it private")
     return parser
 
 

@@ -1,6 +1,6 @@
-"""Dataset folder -> the proof that its splits do not meet.  `python -m data_gen.certify DIR`
+"""Dataset folder -> the proof that its splits share nothing.  `python -m data_gen.certify DIR`
 
-Exit code 0 with one line of figures, or 1 with one line that names the rows where two splits meet.
+Exit code 0 with one line of figures, or 1 with one line that names the rows in which two splits share something.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from plumbing.handover import check_outputs, read_manifest
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m data_gen.certify", description="Prove that a dataset's splits do not meet."
+        prog="python -m data_gen.certify", description="Prove that a dataset's splits share nothing."
     )
     parser.add_argument("folder", help="a finished dataset folder, as `make dataset` writes it")
     parser.add_argument("--json", action="store_true", help="print the certificate in full")

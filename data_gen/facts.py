@@ -1,4 +1,4 @@
-"""JSONL files -> facts: sourced rows about one concept each.  All faults are reported at once."""
+"""JSONL files -> facts: rows about one concept each.  All faults are reported at once."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from plumbing.errors import UserError, faults_error, unknown_key
 from plumbing.jsonl import first_faults, read_lines
 from plumbing.toml_file import table_faults
+from plumbing.wording import texts_of
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def read_facts(path: Path, texts: set[str]) -> list[Fact]:
             cure = f"say which is meant: same_as = '{other.group}'"
             faults.append(f"{where}: '{name}' is also a name of {there}; {cure}")
     if not faults and not located:
-        faults = ["holds no fact"]
+        faults = ["does not hold a fact"]
     if faults:
         raise faults_error(str(path), first_faults(faults))
     return [fact for _, fact in located]
@@ -90,11 +91,8 @@ def row_faults(row: Any, texts: set[str]) -> list[str]:
         if not isinstance(row[key], str | list) or not row[key] or (isinstance(row[key], str) and not row[key].strip()):
             faults.append(f"'{key}' is {row[key]!r}, expected text or a list")
     faults += [f"'{key}' is empty" for key in ("id", "category", "concept") if not str(row.get(key, key)).strip()]
-    named = [("expansion", row.get("expansion")), ("same_as", row.get("same_as"))]
-    lists = {key: row.get(key) for key in ("aliases", "other_senses", "keywords")}
-    named += [(key, one) for key, value in lists.items() if isinstance(value, list) for one in value]
-    blank = [key for key, text in named if isinstance(text, str) and text and not text.strip()]
-    faults += [f"'{key}' holds a blank text" for key in blank]
+    for key in ("expansion", "same_as", "aliases", "other_senses", "keywords"):
+        faults += [f"'{key}' holds a blank text" for text in texts_of(row.get(key)) if text.isspace()]
     return [fault.replace(" key '", " field '", 1) for fault in faults]
 
 

@@ -103,7 +103,6 @@ def _card(parts: DatasetParts, identity: str, attribution: bool) -> str:
     if parts.taught:
         counts, pins = parts.taught.counts, parts.taught.pins
         origin["teacher"] = f"{pins['model']}, digest {pins['digest']}"
-        origin["rows asked of it"] = (
-            f"{counts['rows']}: {counts['accepted']} accepted, {counts['failed']} failed (failed.jsonl)"
-        )
+        outcome = f"{counts['accepted']} accepted, {counts['failed']} failed (failed.jsonl)"
+        origin["rows asked of it"] = f"{counts['rows']}: {outcome}"
     return card(parts.contract, parts.dataset, facts, parts.certificate.line(), origin)

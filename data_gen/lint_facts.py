@@ -16,41 +16,13 @@ from data_gen.facts import OWN, TEXTS, Fact, fact_files, repeated, row_faults, t
 from data_gen.lint_texts import Found, character_faults, sentences, teaching_faults, text_faults
 from plumbing.errors import UserError
 from plumbing.jsonl import read_lines
-from plumbing.toml_file import table_faults
+from plumbing.toml_file import read_toml, table_faults
 from plumbing.wording import name_key, texts_of
 
 SHIPPED = Path(__file__).parent / "facts/terminology"
-ANY_FACT = {  # rule -> what it demands
-    "unreadable": "a line is one JSON object",
-    "field": "no field is missing, unknown, empty or of the wrong type",
-    "same-id": "an id appears once",
-    "same-name": "a name, in singular or plural, belongs to one concept, or same_as says which is meant",
-    "reviewed": "reviewed is false: no field can name the reviewer yet",
-    "characters": "no character that only looks like an ASCII one, no word of two alphabets, accents composed",
-    "blanks": "single blanks, none at the ends, no tab, no new line",
-    "seam": "no doubled word, no template's hole, no mark or blank too many or too few",
-    "article": "a or an by the sound that follows",
-    "brackets": "every bracket has its partner",
-}
-TEACHING_FACT = {
-    "id": "an id is category/slug, the slug of small letters, digits and hyphens",
-    "category": "a shipped fact's category is the name of its file",
-    "source": "a source has name, id, url and licence",
-    "licence": "a source's licence is an allowed one: none forbids commercial use or changes",
-    "closed-source": "no source is UMLS or SNOMED, or came through them",
-    "same-text": "a sentence appears once",
-    "unnamed": "the definition names the concept",
-    "expansion": "the definition of an abbreviation spells it out",
-    "category-only": "the definition says more than the kind of concept (a disease, a test)",
-    "repeats-term": "the definition says more than the term",
-    "abbreviation": "an abbreviation is spelled out at its first use",
-    "length": "words and sentences of each text, and words of the three together, fit into an answer",
-    "keywords": "3 to 8 keywords, each in the texts",
-    "sentence": "a sentence begins with a large letter and ends with a mark",
-    "dosing": "no dose",
-    "advice": "no advice to a person",
-    "percentage": "no percentage in a fact without sources",
-}
+_RULES = read_toml(Path(__file__).with_name("lint_rules.toml"))
+ANY_FACT: dict[str, str] = _RULES["any_fact"]  # rule -> what it demands
+TEACHING_FACT: dict[str, str] = _RULES["teaching_fact"]
 REQUIRED = ("keywords", "sources", "reviewed")  # of a teaching fact, besides its texts and what every fact must have
 LICENCES = ("CC0-1.0", "CC-BY-3.0", "CC-BY-4.0", "MIT", "US government work")
 _SOURCE = {"name", "id", "url", "licence"}
@@ -86,9 +58,6 @@ class Line:
         return found if isinstance(found, str) and found.strip() else "(no id)"
 
 
-Located = tuple[Line, Found]
-
-
 def read(paths: Iterable[Path], shipped: Path = SHIPPED) -> list[Line]:
     """The lines of all files, each file once.  Raises UserError if there is no file, no text or no line."""
     files = {file.resolve(): file for path in paths for file in fact_files(path)}
@@ -98,7 +67,7 @@ def read(paths: Iterable[Path], shipped: Path = SHIPPED) -> list[Line]:
         for number, row, unreadable in read_lines(file)
     ]
     if not lines:
-        raise UserError(f"{', '.join(map(str, files.values()))}: holds no fact; write one JSON object a line")
+        raise UserError(f"{', '.join(map(str, files.values()))}: does not hold a fact; write one JSON object a line")
     return lines
 
 
@@ -155,7 +124,7 @@ def _form_faults(line: Line, row: dict[str, Any]) -> Iterator[Found]:
     lists = [name for name in sorted(TEXTS & row.keys()) if isinstance(row[name], list)]
     yield from (("field", f"'{name}' is a list; write one text") for name in lists)
     if line.fact and not re.fullmatch(rf"{re.escape(line.fact.category)}/[a-z0-9]+(-[a-z0-9]+)*", line.id):
-        yield "id", f"'{line.id}'; write '{category}/slug', the slug of small letters, digits and hyphens"
+        yield "id", f"'{line.id}'; write '{category}/slug', the slug of lower-case letters, digits and hyphens"
     if isinstance(category, str) and line.named_for not in ("", category):
         yield "category", f"'{category}' in the file of '{line.named_for}'; move the fact or fix its category"
     for source in line.fact.sources if line.fact else ():
@@ -174,7 +143,7 @@ def _source_faults(source: dict[str, str]) -> Iterator[Found]:
         yield "closed-source", f"'{closed[0]}' in source '{name}': its terms forbid passing it on; use another source"
 
 
-def _repeats(lines: Iterable[Line]) -> Iterator[Located]:
+def _repeats(lines: Iterable[Line]) -> Iterator[tuple[Line, Found]]:
     """Ids, names and sentences that two facts share, and names that one fact has twice.
 
     Of names these are the ones that `read_facts` refuses, and those that differ only in number or spelling.
@@ -186,14 +155,16 @@ def _repeats(lines: Iterable[Line]) -> Iterator[Located]:
         given = [name.lower() for name in (fact.concept, fact.expansion, *fact.aliases) if name]
         for name in sorted({name for name in given if given.count(name) > 1}):
             yield line, ("same-name", f"'{name}' appears twice in the fact; keep one")
-    for line, fact, first, other, shown in repeated(
-        facts, lambda fact: [(name_key(n) or n, n) for n in sorted(fact.names)]
-    ):
+    for line, fact, first, other, shown in repeated(facts, _name_keys):
         if fact.group != other.group:
             cure = f"say which is meant: same_as = '{other.group}'"
             yield line, ("same-name", f"'{shown}' is also a name of {first.where}; {cure}")
     for line, _, first, _, shown in repeated(((line, fact) for line, fact in facts if line.teaching), _sentence_keys):
         yield line, ("same-text", f"'{shown}' is also at {first.where}; reword one")
+
+
+def _name_keys(fact: Fact) -> list[tuple[str, str]]:
+    return [(name_key(name) or name, name) for name in sorted(fact.names)]
 
 
 def _sentence_keys(fact: Fact) -> list[tuple[str, str]]:

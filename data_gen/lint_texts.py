@@ -1,10 +1,11 @@
 """One text, or one fact's parsed row -> the faults of its wording as (rule, "what was found; cure").
 
-data_gen/lint_facts.py holds the table of the rules.  Texts are expected to be English.
+data_gen/lint_rules.toml holds the table of the rules.  Texts are expected to be English.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -34,9 +35,8 @@ who with"""
 # blood groups, chromosomes, waves of the electrocardiogram.  Names with a digit (CD4, BRCA1) pass too.
 _NAMES = {"DNA", "RNA", "ABO", "AB", "XX", "XY", "QRS", "QT", "ST"}
 _NUMERAL = re.compile(r"X{0,3}(?:IX|IV|V?I{0,3})")
-_NUMBERED = re.compile(
-    r"\b(?:(?:type|stage|class|grade|factor|nerve|phase|collagen)s?|and|or|to|[IVX]+,) $"
-)  # then IV is 4
+# Before IV, which is 4 then.
+_NUMBERED = re.compile(r"\b(?:(?:type|stage|class|grade|factor|nerve|phase|collagen)s?|and|or|to|[IVX]+,) $")
 
 _UNIT = r"(?:mg|mcg|g|ml|iu|(?:milli|micro)?grams?|millilit(?:er|re)s?|units?|tablets?|capsules?|drops?|puffs?)"
 _TIME = r"(?:kg|kilogram|day|dose|(?:\d+ )?hours?|week|night)\b"
@@ -48,9 +48,7 @@ _DOSE = re.compile(
     re.I,
 )
 _AMOUNT = re.compile(rf"\b\d[\d.,]* ?{_UNIT}(?: of \w+)? ?(?:/|per|an?|each|every|in a) ?{_TIME}", re.I)
-_BODY = re.compile(
-    r"urin|excret|output|secret|produc|filter|intake|loss|lose|protein|albumin", re.I
-)  # before an amount
+_BODY = re.compile(r"urin|excret|output|secret|produc|filter|intake|loss|lose|protein|albumin", re.I)  # then no dose
 _ADVICE = re.compile(
     r"\byou(?:rs?|rself)?\b|\bplease\b"
     r"|\b(?:consult|ask|call|contact|visit|see|(?:talk|speak) (?:to|with)) (?:an?|the) "
@@ -74,7 +72,7 @@ _LETTER = re.compile(r"[A-Z](?:[bcdfghj-np-tvwxz]\b|(?![a-z]))|[a-z]{1,2}[A-Z]|[
 _ARTICLE = re.compile(r"(?<![\w'-])(an?|(?:^|(?<=[.?!:] ))An?) (?!(?:an?|and|is|or|the) )([A-Za-z0-9]+)")
 _DOUBLED = re.compile(r"(?<![\w-])(?!had\b|that\b)([a-z]+) \1(?![\w-])", re.I)
 _SEAMS = re.compile(
-    r"\{\w*\}"  # a template's hole
+    r"\{\w*\}"  # an unfilled template field
     r"|\b(?:an? the|a an|an a|the an)\b"  # two articles
     r"| [,.;:?!)](?!\d)|[(] |(?<!\.)\.\.(?!\.)|[,;:][.,;:]"  # a blank or a mark too many
     r"|[a-z]{2}[.?!][A-Z][a-z]|[a-z][,;][a-z]"  # a blank too few
@@ -108,7 +106,7 @@ def character_faults(text: str) -> Iterator[Found]:
     """
     if text != text.strip() or re.search(r"\s\s|[\t\n\r]", text):
         found = "a blank at an end, two in a row, a tab or a new line"
-        yield "blanks", f"'{text.strip()[:30]}': {found}; write single blanks"
+        yield "blanks", f"'{text.strip()[:30]}': {found}; write single spaces"
     for char in dict.fromkeys(text):
         if _is_look_alike(char):
             yield "characters", f"U+{ord(char):04X} {unicodedata.name(char, 'unnamed')}; write it in ASCII"
@@ -125,13 +123,14 @@ def character_faults(text: str) -> Iterator[Found]:
 def teaching_faults(row: dict[str, Any]) -> Iterator[Found]:
     """The faults of one fact's definition, mechanism, clinical text and keywords; other types are left to other rules."""
     texts = {name: row[name] for name in BANDS if isinstance(row.get(name), str)}
-    names = [row.get("concept"), row.get("expansion"), *_list(row.get("aliases"))]
+    aliases = row["aliases"] if isinstance(row.get("aliases"), list) else []
+    names = [row.get("concept"), row.get("expansion"), *aliases]
     named = [name for name in names if isinstance(name, str) and name]
     if "definition" in texts and row.get("concept"):
         yield from _definition_faults(texts["definition"], named, row.get("expansion"))
     for name, text in texts.items():
-        yield from ((rule, f"'{name}': {found}") for rule, found in _sentence_faults(name, text))
-        yield from ((rule, f"'{name}': {found}") for rule, found in _banned(text, bool(row.get("sources"))))
+        faults = itertools.chain(_sentence_faults(name, text), _banned(text, bool(row.get("sources"))))
+        yield from ((rule, f"'{name}': {found}") for rule, found in faults)
     whole = " ".join(texts.values())
     own = set(re.findall(r"[A-Z]{2,}", " ".join([*named, str(row.get("same_as"))])))
     yield from _abbreviation_faults(whole, own)
@@ -258,7 +257,3 @@ def _is_look_alike(char: str) -> bool:
     kind = unicodedata.category(char)
     alike = kind[0] in "ZC" or kind in ("Pd", "Pi", "Pf") or char in "′″−"
     return alike or unicodedata.normalize("NFKC", char).isascii()
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []

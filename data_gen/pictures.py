@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +24,13 @@ SHADES = 64  # three colours, black and the mixtures at their edges
 def pictures(dataset: Mapping[str, Sequence[Example]], folder: Path) -> list[Path]:
     """Write categories_by_split.png and lengths.png, 800 pixels wide.  No display is needed."""
     paths = [folder / "categories_by_split.png", folder / "lengths.png"]
-    with _default_style():
+    from matplotlib import style
+
+    # matplotlib's own settings, whatever this machine's matplotlibrc says; a $ in a name stays a $.
+    with style.context(["default", {"text.parse_math": False}]):
         _draw_categories(dataset, paths[0])
         _draw_lengths(dataset, paths[1])
     return paths
-
-
-@contextmanager
-def _default_style() -> Iterator[None]:
-    """matplotlib's own settings, whatever this machine's matplotlibrc says."""
-    import matplotlib
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams["text.parse_math"] = False  # a $ in a name stays a $
-        yield
 
 
 def _draw_categories(dataset: Mapping[str, Sequence[Example]], path: Path) -> None:
@@ -64,9 +55,7 @@ def _draw_categories(dataset: Mapping[str, Sequence[Example]], path: Path) -> No
 
 def _shown(counts: Mapping[str, Counter[str]]) -> list[str]:
     """All categories by name; if there are more than SHOWN, the largest ones, then the others together."""
-    whole: Counter[str] = Counter()
-    for count in counts.values():
-        whole.update(count)
+    whole = sum(counts.values(), Counter[str]())
     if len(whole) <= SHOWN:
         return sorted(whole)
     largest = sorted(whole, key=lambda name: (-whole[name], name))[:SHOWN]

@@ -48,7 +48,7 @@ def publish(folder: Path, target: str | None, repo: str | None, private: bool) -
 
 
 def check_finished(folder: Path) -> Manifest:
-    """The folder's manifest.  Raises UserError unless every file is as data_gen wrote it and the splits do not meet.
+    """The folder's manifest.  Raises UserError unless every file is as data_gen wrote it and the splits share nothing.
 
     The certificate is made again, because a manifest can be edited.
     """
@@ -57,7 +57,10 @@ def check_finished(folder: Path) -> Manifest:
     needed = {CERTIFICATE, "README.md", "task.toml", "concepts.json", *(f"{name}.jsonl" for name in SPLITS)}
     missing = needed - manifest["outputs"].keys()
     if missing:
-        raise UserError(f"{folder}: without {', '.join(sorted(missing))}: make the dataset again, then publish it")
+        raise UserError(
+            f"{folder}: {', '.join(sorted(missing))} {'is' if len(missing) == 1 else 'are'} missing: "
+            "make the dataset again, then publish it"
+        )
     certificate = certify_folder(folder)
     check(certificate)
     if certificate.to_json() != (folder / CERTIFICATE).read_text(encoding="utf-8"):
@@ -115,7 +118,7 @@ def check_target(folder: Path, target: Path) -> None:
     """Raises UserError if save_to_disk would replace anything but what it made before."""
     here, there = folder.resolve(), target.resolve()
     if here == there or here in there.parents or there in here.parents:
-        raise UserError(f"{target}: is, holds or lies in the dataset folder {folder}; name another folder")
+        raise UserError(f"{target}: overlaps with the dataset folder {folder}; name another folder")
     check_replaceable(target, STAGE)
 
 

@@ -136,9 +136,9 @@ def _ask(
     failed = sum(bool(row.answer.error_kind) for row in rows)
     kept = len(rows) - (len(recording.added) - before) - failed if recording else 0
     if recording and kept:
-        _note(f"{kept} of {len(rows)} answers were recorded before in {recording.path}; --fresh asks them again")
+        _note(f"{kept} of {len(rows)} answers were recorded before in {recording.lines.path}; --fresh asks them again")
     pins = _pins(backend, recording)
-    check_errors(rows, settings.max_errors, f" (the others are kept in {recording.path})" if recording else "")
+    check_errors(rows, settings.max_errors, f" (the others are kept in {recording.lines.path})" if recording else "")
     return Answered(backend, with_content(exam.contract, rows), kept, pins, time.monotonic() - started)
 
 

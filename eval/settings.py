@@ -51,7 +51,7 @@ def read_command_line() -> Settings:
     given["against"] = tuple(dict.fromkeys(given.get("against", ())))
     if "," in given.get("host", ""):
         raise UserError(
-            f"--host {given['host']}: expected one address; for several servers put a proxy such as nginx or LiteLLM "
+            f"--host {given['host']}: expected one address; for several servers put a proxy such as nginx "
             "in front of them and name the proxy (docs/judging.md)"
         )
     if given.get("against_shots") and not given["against"]:
@@ -72,25 +72,25 @@ def _parser() -> argparse.ArgumentParser:
     add("--host", help="Ollama's address (default: OLLAMA_HOST, else http://127.0.0.1:11434)")
     add("--data", type=Path, help=f"the dataset folder (default {DATA})")
     add("--split", choices=SPLITS, help="which rows to ask (default test)")
-    add("--limit", type=_positive, metavar="N", help="ask N rows, spread evenly over categories and concepts")
+    add("--limit", type=positive, metavar="N", help="ask N rows, spread evenly over categories and concepts")
     add("--condition", choices=CONDITIONS,
         help="where the model learns the form: from its own SYSTEM (served, the default), from a system message, from "
         "the user's message, or nowhere (none)")  # fmt: skip
     add("--few-shot", type=_count, metavar="N", help="send N training examples as earlier turns (default 0)")
-    add("--repeats", type=_positive, metavar="K", help="ask each row K times, each time with another seed (default 1)")
+    add("--repeats", type=positive, metavar="K", help="ask each row K times, each time with another seed (default 1)")
     add("--temperatures", type=_temperatures, metavar="T,T", help="ask at each of these (default 0)")
     add("--set", action="append", dest="options", metavar="KEY=VALUE", help="an option instead of the model's own, "
         "such as num_ctx=2048; can be repeated")  # fmt: skip
     add("--against", action="append", metavar="MODEL", help="ask another model the same: a name in Ollama, a GGUF, or "
         "a report folder; can be repeated")  # fmt: skip
-    add("--against-shots", type=_positive, metavar="N", help="ask the others once more, with N training examples")
+    add("--against-shots", type=positive, metavar="N", help="ask the others once more, with N training examples")
     add("--gate", type=Path, metavar="FILE", help="bounds as TOML: exit 0 met, 2 missed, 3 too few answers to decide")
     add("--out", type=Path, help="the report folder (default: reports/<model> beside the dataset)")
     add("--json", action="store_true", help="print report.json instead of the table")
-    add("--concurrency", type=_positive, metavar="N", help="requests at a time (default 1)")
+    add("--concurrency", type=positive, metavar="N", help="requests at a time (default 1)")
     add("--max-errors", type=_share, metavar="SHARE", help="stop without a report when a larger share of the requests "
         f"got no answer (default {Settings.max_errors})")  # fmt: skip
-    add("--timeout", type=_positive, metavar="SECONDS", help=f"for one answer (default {Settings.timeout})")
+    add("--timeout", type=positive, metavar="SECONDS", help=f"for one answer (default {Settings.timeout})")
     add("--fresh", action="store_true", help="ask again what an earlier run recorded")
     return parser
 
@@ -101,7 +101,8 @@ def _count(text: str, least: int = 0) -> int:
     return int(text)
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """An option's number of 1 or more.  Raises argparse.ArgumentTypeError."""
     return _count(text, 1)
 
 

@@ -1,8 +1,8 @@
 """Base's shape, LoRA, rows -> the GPU memory that one way of training takes at its peak.
 
-A sum of what must be held: weights, LoRA, its gradients, optimizer, activations.  Two figures an engine were fitted on one
-H200 at the shape of Mistral-7B (Unsloth 2026.10.9, PEFT 0.21, 2026-11-29: 29 settings from 512 to 16,384 tokens a step).
-For a base of a few million parameters `workspace` is a tenth of a GiB too much.
+A sum of what must be held: weights, LoRA, its gradients, optimizer, activations.  Two numbers for each engine were
+fitted on one H200 at the shape of Mistral-7B (Unsloth 2026.10.9, PEFT 0.21, 2026-11-29: 29 settings from 512 to 16,384
+tokens a step).  For a base of a few million parameters, `workspace` overestimates by 0.1 GiB.
 """
 
 from __future__ import annotations

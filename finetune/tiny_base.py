@@ -7,8 +7,8 @@ this; everybody else tunes the base that is shipped.
 
 The text is small (53 thousand sentences, seen some tens of times), and a base that knows it by heart loses the form as
 soon as a LoRA brings other facts.  Strong weight decay and wrong tokens in the input keep it from learning by heart;
-documents of mixed sources (tiny_text.py) keep the form apart from what is said; and the weights are trained under the
-noise of a 4-bit quantisation (Fan et al. 2020, "Training with Quantization Noise"), which a model this small feels most.
+documents of mixed sources (tiny_text.py) teach the form separately from the content; and the weights are trained
+under the noise of a 4-bit quantisation (Fan et al. 2020, "Training with Quantization Noise"), which a model this small feels most.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ def _loss(model: Any, batch: torch.Tensor) -> torch.Tensor:
 
 
 def _add_noise(model: Any) -> None:
-    """From now on each matrix is seen through the rounding error of 4 bits a block of 32, drawn anew at each step."""
+    """From now on each matrix is seen through the rounding error of 4 bits a block of 32, drawn again at each step."""
     import torch
 
     class Rounded(torch.nn.Module):

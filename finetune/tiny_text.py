@@ -1,11 +1,12 @@
-"""NIH question-answer pairs -> the tiny base's text: prose, chat turns, answers under random headings.
+"""NIH question-answer pairs -> the tiny base's text: prose, chat turns, answers with random headings.
 
-What the base must bring along, so that a LoRA of a minute only has to bind a form: medical prose, the turn markers,
-answers in sections of any heading style, and calling a thing by the name it was asked for.  The last is drilled by
-putting an invented name in the concept's place, so that only copying can answer.  No document says a sentence twice
-(that would teach loops), and in many only the opening speaks of the focus, so that the form holds whatever is said.
+The text teaches everything except the task's form, so that one minute of LoRA training is enough: medical prose, the
+turn markers, answers in sections of any heading style, and naming the concept that the request names.  For the last, an
+invented name replaces the concept, so that the model can answer only by copying it.  No document has a sentence twice
+(that would teach loops).  In many documents only the first sentence is about the concept, so the model learns the form
+separately from the content.
 
-The task's four headings never stand together, and no document or sentence about a held-out concept is kept.
+The task's four headings never appear in one document, and no document or sentence about a held-out concept is kept.
 """
 
 from __future__ import annotations

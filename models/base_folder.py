@@ -49,7 +49,7 @@ def find_base_folder(base: Base, folder: str | None = None) -> Path:
 def check_base_folder(folder: Path, base: Base) -> Path:
     """Return `folder` when it holds what training and export read.  A UserError names everything that is missing."""
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such base folder")
+        raise UserError(f"{folder}: no such base folder; name a folder with the base's files")
     reasons = {"config.json": "the model's shape", **TOKENIZER_FILES[base.tokenizer]}
     missing = [f"no {name} ({why})" for name, why in reasons.items() if not (folder / name).is_file()]
     if not weight_files(folder):
@@ -62,8 +62,8 @@ def check_base_folder(folder: Path, base: Base) -> Path:
     if quantised:  # its 16-bit weights are lost, and an adapter is exported onto the base that it was trained on
         method = quantised.get("quant_method", "some method") if isinstance(quantised, dict) else quantised
         raise UserError(
-            f"{folder}: the base is quantised ({method}): take the 16-bit one, {base.repo}; training loads that in 4 bits "
-            "itself where load_in_4bit says so"
+            f"{folder}: the base is quantised ({method}): take the 16-bit one, {base.repo}; training quantises it "
+            "itself if load_in_4bit = true"
         )
     return folder
 

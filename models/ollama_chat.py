@@ -18,7 +18,8 @@ from models.ollama_server import NoAnswerError, Server, weights_digest
 from models.options import own_options
 from plumbing.errors import UserError
 
-# Ollama ends a generation after about 100 equal chunks in a row: the model's doing, so an answer, and a failed one.
+# Ollama ends a generation after about 100 equal chunks in a row.  The model caused this, so it counts as a failed
+# answer, not as an error.
 LOOPED = "token repeat limit reached"
 
 

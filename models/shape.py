@@ -18,7 +18,7 @@ class Family:
     """What differs between llama.cpp's architectures and is not in a base's files."""
 
     activation: str
-    paired: bool  # the rows of q and k are re-ordered for the rotation
+    paired: bool  # the rows of q and k are permuted for the rotation
     norm_offset: float  # added to a norm's weight, because llama.cpp expects it there
     tied: bool  # transformers' default
 
@@ -137,8 +137,10 @@ def _faults(config: dict[str, Any], rope: dict[str, Any], shape: Shape) -> list[
     ]
     if faults:
         return faults
-    if shape.heads % shape.kv_heads or shape.head_size % 2:
-        faults.append(f"{shape.heads} heads of {shape.head_size} cannot share {shape.kv_heads} of keys and values")
+    if shape.heads % shape.kv_heads:
+        faults.append(f"num_attention_heads {shape.heads} is not a multiple of num_key_value_heads {shape.kv_heads}")
+    if shape.head_size % 2:
+        faults.append(f"head_dim {shape.head_size} is odd, expected an even number")
     scaling = rope.get("rope_type") or rope.get("type") or "default"
     if scaling != "default":
         faults.append(f"rope scaling '{scaling}' is not supported (supported: default)")

@@ -100,17 +100,17 @@ def check_replaceable(target: Path, stage: str = "") -> None:
         raise UserError(f"{target}: the folder you are in, or one above it; name another folder with --out")
     if not target.is_dir() or not any(target.iterdir()):
         return
-    maker = _maker(target)
+    manifest = _table(target)
+    maker = str(manifest.get("stage", ""))
     if not maker:
         raise UserError(f"{target}: holds other files and no {MANIFEST} of ours; name another folder with --out")
     if stage and maker != stage:
         raise UserError(f"{target}: holds what the stage '{maker}' made; name another folder with --out")
-    others = _others(target)
+    others = _others(target, manifest)
     if others:
         shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
-        raise UserError(
-            f"{target}: holds files that no stage of ours wrote ({shown}); move them, or name another --out"
-        )
+        cure = "move them, or name another --out"
+        raise UserError(f"{target}: holds files that no stage of ours wrote ({shown}); {cure}")
 
 
 def _resolved(path: Path) -> Path:
@@ -120,32 +120,29 @@ def _resolved(path: Path) -> Path:
         raise UserError(f"{path}: a link that leads back to itself; name another folder with --out") from None
 
 
-def _others(folder: Path) -> list[str]:
-    """The files of a folder that its manifest does not name; hidden ones and a run's checkpoints do not count."""
+def _table(folder: Path) -> dict[str, Any]:
+    """The folder's manifest, unchecked; {} if there is none."""
     try:
-        named = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["outputs"].keys()
-    except (KeyError, AttributeError):
+        table = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return table if isinstance(table, dict) else {}
+
+
+def _others(folder: Path, manifest: dict[str, Any]) -> list[str]:
+    """The files of a folder that its manifest does not name; hidden ones and a run's checkpoints do not count."""
+    named = manifest.get("outputs")
+    if not isinstance(named, dict):
         return []
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
-    return sorted(name for name in found - named if not re.match(r"checkpoints/|(.*/)?\.", name))
+    return sorted(name for name in found - named.keys() if not re.match(r"checkpoints/|(.*/)?\.", name))
 
 
 def _is_equal(one: Path, other: Path) -> bool:
     """Whether both manifests are equal except for time and versions, and `other` matches its own manifest."""
-    try:
-        tables = [json.loads((folder / MANIFEST).read_text(encoding="utf-8")) for folder in (one, other)]
-        check_outputs(other, tables[1])
-    except (OSError, ValueError, TypeError, KeyError, UserError):
-        return False
-    return all(tables[0].get(key) == tables[1].get(key) for key in ("stage", "inputs", "outputs", "settings", "counts"))
-
-
-def _maker(folder: Path) -> str:
-    """The stage that made the folder; "" when no stage of ours did."""
-    try:
-        return str(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["stage"])
-    except (OSError, ValueError, TypeError, KeyError):
-        return ""
+    first, second = _table(one), _table(other)
+    same = all(first[key] == second.get(key) for key in first.keys() - {"versions", "seconds"})
+    return bool(first) and same and not _changed(other, first["outputs"])
 
 
 def _beside(target: Path, kind: str) -> Path:
@@ -177,7 +174,7 @@ def _alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except (PermissionError, OverflowError):
-        return True
+        pass
     return True
 
 
@@ -240,10 +237,11 @@ def _is_manifest(table: object) -> bool:
 
 def check_outputs(folder: Path, manifest: Manifest) -> None:
     """Raises UserError with each file that is missing or is not what its stage wrote."""
-    changed = [
-        name
-        for name, digest in manifest["outputs"].items()
-        if not (folder / name).is_file() or sha256(folder / name) != digest
-    ]
-    if changed:
+    if changed := _changed(folder, manifest["outputs"]):
         raise UserError(f"{folder}: changed since it was made: {', '.join(changed)}; make the folder again")
+
+
+def _changed(folder: Path, outputs: dict[str, str]) -> list[str]:
+    """The files that are missing or have another sha256."""
+    paths = {folder / name: name for name in outputs}
+    return [name for path, name in paths.items() if not path.is_file() or sha256(path) != outputs[name]]

@@ -1,4 +1,4 @@
-"""JSONL files: read line by line with the faults, and a journal that a killed process leaves readable.
+"""JSONL files: reads each line or its fault; keeps a journal that a killed process leaves readable.
 
 with open_lines(path, b'{"key": "', take, "answer of a run") as lines:   # `take` was given every line in the file
     lines.append([{"key": "a", "text": "..."}])                          # on the disk when it returns

@@ -18,9 +18,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        raise UserError(f"{path}: no such file; check the path") from None
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits, brackets nested as deep
-        raise UserError(f"{path}: not valid TOML: {error}") from None
+        raise UserError(f"{path}: not valid TOML: {error}; fix the file") from None
 
 
 def shipped_path(folder: Path, name: str, what: str) -> Path:
@@ -70,10 +70,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, (list, tuple)) and all(_fits(item, arguments[0]) for item in value)
     if origin is dict:
         return isinstance(value, dict) and all(_fits(item, arguments[1]) for item in value.values())
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (int, float):  # a float may be written as a whole number
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
     return hint is Any or (isinstance(hint, type) and isinstance(value, hint))
 
 

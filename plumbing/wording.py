@@ -1,12 +1,14 @@
-"""Text -> its words, names and numbers, each in the one spelling that all its spellings share."""
+"""Text -> its words, names and numbers, each in one normal spelling."""
 
 from __future__ import annotations
 
 import functools
 import re
+import tomllib
 import unicodedata
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 _PHRASE = re.compile(r"[.,:;!?()\"\n]+")
@@ -42,6 +44,12 @@ def texts_of(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple | dict):
         for part in value.values() if isinstance(value, dict) else value:
             yield from texts_of(part)
+
+
+def shorten(text: str, length: int = 300) -> str:
+    """The beginning of a text, encodable as UTF-8."""
+    whole = text.encode("utf-8", "replace").decode()
+    return whole if len(whole) <= length else whole[: length - 3] + "..."
 
 
 def plain(text: str) -> str:
@@ -128,30 +136,10 @@ def has_keyword(text: str, keyword: str) -> bool:
 # ranges, number words and names with digits must all agree.  The judge's figures are final, so `numbers` compares only
 # sizes and percentages in digits: a correct answer must not lose points for a unit or a number word.
 
-# "one" and the ordinals are ordinary words ("one of the", "first"); I, V and X are letters.
-_NUMBERS = {
-    "0": "zero", "0.25": "quarter quarters", "0.5": "half", "2": "two twice II", "3": "three III", "4": "four IV",
-    "5": "five", "6": "six VI", "7": "seven VII", "8": "eight VIII", "9": "nine IX", "10": "ten", "11": "eleven XI",
-    "12": "twelve dozen dozens XII", "13": "thirteen XIII", "14": "fourteen", "15": "fifteen", "16": "sixteen",
-    "17": "seventeen", "18": "eighteen", "19": "nineteen", "20": "twenty", "30": "thirty", "40": "forty",
-    "50": "fifty", "60": "sixty", "70": "seventy", "80": "eighty", "90": "ninety", "100": "hundred hundreds",
-    "1000": "thousand thousands", "1000000": "million millions", "1000000000": "billion billions",
-}  # fmt: skip
-_UNITS = {
-    "%": "% percent", "second": "s sec secs second seconds", "minute": "min mins minute minutes",
-    "hour": "h hr hrs hour hours", "day": "day days", "week": "week weeks", "month": "month months",
-    "year": "year years yr yrs", "ng": "ng nanogram nanograms", "mcg": "mcg ug μg microgram micrograms",
-    "mg": "mg milligram milligrams", "g": "g gram grams", "kg": "kg kilogram kilograms",
-    "nm": "nm nanometer nanometers", "um": "um μm micrometer micrometers micron microns",
-    "mm": "mm millimeter millimeters", "cm": "cm centimeter centimeters", "m": "m meter meters",
-    "ml": "ml milliliter milliliters", "dl": "dl deciliter deciliters", "l": "l liter liters",
-    "mmol": "mmol millimole millimoles", "mol": "mol mole moles", "meq": "meq milliequivalent milliequivalents",
-    "unit": "u iu unit units", "mmhg": "mmhg", "kpa": "kpa", "degree": "°c °f ° degree degrees",
-    "beat": "beat beats", "breath": "breath breaths", "tablet": "tablet tablets capsule capsules",
-    "time": "time times fold",
-}  # fmt: skip
+_SPELLINGS = tomllib.loads(Path(__file__).with_name("quantities.toml").read_text(encoding="utf-8"))
 _DIGITS, _UNIT = (
-    {spelled: one for one, spellings in table.items() for spelled in spellings.split()} for table in (_NUMBERS, _UNITS)
+    {spelled: one for one, spellings in _SPELLINGS[name].items() for spelled in spellings.split()}
+    for name in ("numbers", "units")
 )
 _SAME = {"per cent": "percent", "mm hg": "mmhg", "bpm": "beats per minute"}
 _UNIT_PATTERN = "|".join(map(re.escape, sorted(_UNIT, key=len, reverse=True)))
@@ -207,7 +195,7 @@ def _joins(text: str, last: tuple[str, str, int], start: int) -> bool:
     return link in ("-", "to") or (link == "and" and bool(before[1]) and before[2].strip().startswith(last[0]))
 
 
-_SPELLED = ["zero", "one", *(_NUMBERS[str(n)].partition(" ")[0] for n in range(2, 21))]
+_SPELLED = ["zero", "one", *(_SPELLINGS["numbers"][str(n)].partition(" ")[0] for n in range(2, 21))]
 _PERCENT = r"\s?(?:%|per\s?cent\b)"
 # A name comes first, so that its digits are not a number of their own: B12, IL-6, COVID-19.  Letters behind a number are
 # its unit: 5mg, 2nd.  Thousands may be separated by a comma or by one of four spaces.

@@ -17,14 +17,14 @@ class Placed:
 
     source: str
     name: str
-    heads: int = 0  # the rows are re-ordered within each; 0: not re-ordered
+    heads: int = 0  # the rows are permuted within each; 0: not permuted
     offset: float = 0.0  # added to each value
 
     def arrange(self, weight: np.ndarray) -> np.ndarray:
-        """The values as llama.cpp expects them.
+        """The values as llama.cpp expects them: permuted (its converter's own word) or with the offset added.
 
-        Hugging Face stores the two halves of a rotary pair apart, llama.cpp side by side.  Gemma multiplies by 1 + weight
-        in its norms and llama.cpp by the weight, so the 1 is added to the file.
+        Hugging Face stores the two halves of a rotary pair far from each other, llama.cpp side by side.
+        Gemma multiplies by 1 + weight in its norms and llama.cpp by the weight, so the 1 is added to the file.
         """
         if self.offset:
             return weight + np.float32(self.offset)

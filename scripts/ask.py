@@ -31,7 +31,7 @@ def main() -> None:
     with open_gguf(gguf) as backend:
         answer = backend.ask(Request("question", ({"role": "user", "content": question},)))
     if answer.error:
-        raise UserError(f"{gguf}: no answer: {answer.error}")
+        raise UserError(f"{gguf}: no answer: {answer.error}; ask again or export the model again")
     print(answer.text.strip(), flush=True)
     advice = "for education only, not medical or other professional advice"
     print(f"({gguf.name} wrote this, and it may be wrong: {advice})", file=sys.stderr)

@@ -43,14 +43,11 @@ def main() -> int:
         )  # fmt: skip
         code = done.returncode if done.returncode in WORDS else 1
         codes.append(code)
-        print(
-            f"{name:12}{WORDS[code]:13}{_result_line(name, done)}  ({time.monotonic() - started:.0f} s)",
-            flush=True,
-        )
+        seconds = f"({time.monotonic() - started:.0f} s)"
+        print(f"{name:12}{WORDS[code]:13}{_result_line(name, done)}  {seconds}", flush=True)
     passed = codes.count(0)
-    print(
-        f"{'release':12}{'pass' if passed == len(codes) else 'no':13}{passed} of {len(codes)} checks pass; {UNPROVED}"
-    )
+    verdict = "pass" if passed == len(codes) else "no"
+    print(f"{'release':12}{verdict:13}{passed} of {len(codes)} checks pass; {UNPROVED}")
     return next(code for code in WORST if code in codes)
 
 

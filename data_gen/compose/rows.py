@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from contract.contract import Contract, Record
@@ -19,15 +18,6 @@ from plumbing.errors import UserError
 ROWS_A_CONCEPT = 4  # the default: a request of each of four styles
 
 
-@dataclass(frozen=True)
-class RequestTemplate:
-    """A request's template, its style and its place among the fact's requests of that style."""
-
-    template: str
-    style: str
-    place: int
-
-
 def compose(contract: Contract, data: TaskData, fact: Fact, rows: int, seed: int) -> list[Example]:
     """`rows` examples about one fact, each with another request; styles take turns.
 
@@ -37,21 +27,21 @@ def compose(contract: Contract, data: TaskData, fact: Fact, rows: int, seed: int
     requests = _requests(data, fact, fields, seed)
     if rows > len(requests):
         cure = "lower --count or add requests"
-        raise UserError(f"fact '{fact.id}': {rows} rows a concept but {len(requests)} requests: {cure}")
+        raise UserError(f"fact '{fact.id}': {rows} rows for each fact but {len(requests)} requests: {cure}")
     options = _frames(contract, data, fact, fields)
     written: dict[tuple[str, ...], tuple[Record, str]] = {}  # rows of the same frames share one record
     examples = []
-    for request in requests[:rows]:
-        name = f"{fact.id}/{request.style}-{request.place}"
+    for place, template in requests[:rows]:
+        name = f"{fact.id}/{place}"
         chosen = tuple(frames[draw(seed, "frame", name, section) % len(frames)] for section, frames in options.items())
         if chosen not in written:
             written[chosen] = _written(contract, fact, fields, dict(zip(options, chosen, strict=True)))
         record, response = written[chosen]
         carries = draw(seed, "system", name) / 2**64 < data.system_share
         system = contract.system_prompt() if carries else ""
-        text = render(request.template, fields)
+        text = render(template, fields)
         if not isinstance(text, str):
-            raise UserError(f"template {request.template!r}: is only a list, and a request is a text")
+            raise UserError(f"template {template!r}: is only a list, and a request is a text")
         examples.append(Example(name, fact.concept, fact.category, text, system, record, response, fact.keywords))
     return examples
 
@@ -127,13 +117,13 @@ def _mid(text: str, fact: Fact) -> str:
     return spelled + text[len(spelled) :] if spelled else ""
 
 
-def _requests(data: TaskData, fact: Fact, fields: dict[str, Any], seed: int) -> list[RequestTemplate]:
-    """The fact's requests in their order: the styles take turns from one that the fact's id draws."""
+def _requests(data: TaskData, fact: Fact, fields: dict[str, Any], seed: int) -> list[tuple[str, str]]:
+    """STYLE-NUMBER and template of the fact's requests: the styles take turns from one that the fact's id draws."""
     styles = []
     for style, templates in data.styles().items():
         filled = [template for template in templates if fills(template, fields)]
         filled.sort(key=lambda template: draw(seed, "request", fact.id, template))
-        styles.append([RequestTemplate(template, style, place) for place, template in enumerate(filled, 1)])
+        styles.append([(f"{style}-{number}", template) for number, template in enumerate(filled, 1)])
     first = draw(seed, "style", fact.id) % len(styles)
     turns = itertools.zip_longest(*styles[first:], *styles[:first])
     return [request for turn in turns for request in turn if request]

@@ -21,7 +21,7 @@ def draw(*key: object) -> int:
 
 
 def side(group: str, seed: int) -> str:
-    """The split of a concept group: a hash of (seed, group) alone, so adding facts moves no concept that has its place.
+    """The split of a concept group: a hash of (seed, group) alone, so a new fact never moves an existing concept.
 
     >>> side("uremia", seed=0)
     'train'

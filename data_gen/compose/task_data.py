@@ -56,8 +56,7 @@ def load_task_data(task: str) -> tuple[Contract, TaskData, Path]:
     if table is None:
         raise UserError(f"{path}: no [data] table: it must say how examples are composed")
     data = fill(TaskData, table, f"{path}: [data]")
-    faults = _data_faults(contract, data)
-    if faults:
+    if faults := _data_faults(contract, data):
         raise faults_error(f"{path}: [data]", faults)
     return contract, data, (path.parent / data.facts).resolve()
 
@@ -81,8 +80,7 @@ def _data_faults(contract: Contract, data: TaskData) -> list[str]:
     wanted = [s.name for s in contract.sections if not isinstance(s.kind, Fixed)]
     faults = [f"no templates for section '{name}'" for name in wanted if not data.sections.get(name)]
     faults += [f"templates for unknown section '{name}'" for name in data.sections if name not in wanted]
-    if not data.styles():
-        faults.append("'requests' is empty")
+    faults += [] if data.styles() else ["'requests' is empty"]
     faults += ["'requests' is empty" if name == "request" else f"style '{name}' has no requests"
                for name, templates in data.styles().items() if not templates]  # fmt: skip
     for name, templates in data.styles().items():

@@ -65,9 +65,8 @@ class Certificate:
             found = sum(check.found for check in self.checks)
             more = f"; and {found - len(shown):,} more" if found > len(shown) else ""
             return f"leak certificate: {found:,} leak{'s' if found > 1 else ''}: {'; '.join(shown)}{more}"
-        compared = (
-            f"{self.concepts:,} concepts' {self.names:,} names, {self.rows:,} requests and {self.rows:,} responses"
-        )
+        texts = f"{self.rows:,} requests and {self.rows:,} responses"
+        compared = f"{self.concepts:,} concepts' {self.names:,} names, {texts}"
         closest = [_closeness(check, check.measure) for check in self.checks if check.measure and check.compared]
         return "; ".join([f"leak certificate: clean: {compared}", *closest])
 
@@ -75,9 +74,8 @@ class Certificate:
 def check(certificate: Certificate) -> None:
     """Raises UserError with the certificate's line unless it is clean."""
     if not certificate.clean:
-        raise UserError(
-            f"{certificate.line()}; give the names of one concept one group (same_as), or change these rows"
-        )
+        cure = "give the names of one concept one group (same_as), or change these rows"
+        raise UserError(f"{certificate.line()}; {cure}")
 
 
 def _closeness(check: Check, measure: Measure) -> str:

@@ -1,4 +1,4 @@
-"""A dataset's rows and concepts -> the certificate that train, validation and test do not meet.
+"""A dataset's rows and concepts -> the certificate that train, validation and test share nothing.
 
 It proves three things: no name of a concept is in two splits, and every row is about a concept of its own split; no
 request and no response is in two splits; no two of them are nearly the same.
@@ -20,7 +20,7 @@ from data_gen.leaks.certificate import Certificate, Check, Closest, Leak, Row, l
 from data_gen.leaks.near_duplicates import Measure, Text, near_pairs, similarity
 from data_gen.leaks.requests_by_name import DistinctText, Names, by_asked_name, by_phrases, distinct_texts, read_names
 from plumbing.errors import UserError
-from plumbing.wording import name_key, phrases
+from plumbing.wording import name_key, phrases, shorten
 
 # Measured on the shipped dataset (2,880 rows about 666 groups).  Pairs of words: the closest responses of two splits
 # have 0.20 (sensitivity, specificity), the next ones 0.14 and less.  With one word in ten changed a response keeps 0.45
@@ -55,6 +55,7 @@ def certify(
     count = sum(map(len, rows.values()))
     written = sum(len(entry["names"]) for groups in concepts.values() for entry in groups)
     requests, responses = (distinct_texts(rows, names, field) for field in ("request", "response"))
+    labelled = frozenset(row.response for split in rows.values() for row in split if row.record.keys() <= labels)
     by_name = by_asked_name(requests, names, REQUESTS)
     short = {text: members for text, members in by_name.items() if text.phrases[0].count(" ") + 1 < LONG}
     long = [request for text, members in by_name.items() if text not in short for request in members]
@@ -62,7 +63,7 @@ def certify(
         _checked("names", written, _shared_names(names, requests)),
         _checked("concepts", count, [*_strange_concepts(rows, names), *_strange_requests(by_name, names)]),
         _same("request", requests),
-        _same("response", responses, _labelled(rows, labels)),
+        _same("response", responses, labelled),
         _near("requests", short, REQUESTS),
         _near("long requests", by_phrases(long), LONG_REQUESTS),
         _near("responses", by_phrases(responses), RESPONSES),
@@ -113,11 +114,6 @@ def _strange_requests(by_name: Mapping[Text, Sequence[DistinctText]], names: Nam
 def label_sections(contract: Contract) -> frozenset[str]:
     """The sections whose values are fixed or chosen from a few."""
     return frozenset(section.name for section in contract.sections if isinstance(section.kind, Choice | Fixed))
-
-
-def _labelled(rows: Mapping[str, Sequence[Example]], labels: frozenset[str]) -> frozenset[str]:
-    """The responses that hold only labels."""
-    return frozenset(row.response for members in rows.values() for row in members if row.record.keys() <= labels)
 
 
 def _same(name: str, texts: Sequence[DistinctText], labelled: frozenset[str] = frozenset()) -> Check:
@@ -176,8 +172,7 @@ def _rows(text: DistinctText) -> list[Row]:
 
 
 def _shown(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _TEXT else line[: _TEXT - 3] + "..."
+    return shorten(" ".join(text.split()), _TEXT)
 
 
 def certify_folder(folder: Path) -> Certificate:

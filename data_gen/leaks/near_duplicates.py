@@ -9,7 +9,6 @@ language) and are dropped first, because only what a text says about its own con
 from __future__ import annotations
 
 import itertools
-from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -139,20 +138,9 @@ def _incidence(members: Collection[Collection[int]], width: int) -> csr_array:
 
 def _shingles(phrases: Iterable[Sequence[str]]) -> csr_array:
     """A row of zeros and ones for each phrase, with a column for each pair of neighbouring tokens."""
-    import numpy as np
-    from scipy.sparse import csr_array
-
-    numbers = {_EDGE: 0}  # token -> number
-    flow = array("i", [0])
-    for phrase in phrases:
-        flow.extend([*(numbers.setdefault(token, len(numbers)) for token in phrase), 0])
-    tokens = np.frombuffer(flow, np.int32)
-    edges = tokens == 0
-    pairs, columns = np.unique(tokens[:-1] * np.int64(len(numbers)) + tokens[1:], return_inverse=True)
-    place = np.cumsum(edges, dtype=np.int32)[:-1] - 1, columns.astype(np.int32)
-    shingles = csr_array((np.ones(len(columns), np.int32), place), shape=(int(edges.sum()) - 1, len(pairs)))
-    shingles.data[:] = 1
-    return shingles
+    columns: dict[tuple[str, str], int] = {}
+    rows = [{columns.setdefault(pair, len(columns)) for pair in _pairs(phrase)} for phrase in phrases]
+    return _incidence(rows, len(columns))
 
 
 def _overlaps(

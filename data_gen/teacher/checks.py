@@ -19,7 +19,7 @@ from contract.kinds import Prose
 from data_gen.facts import Fact
 from data_gen.teacher.journal import Rejection
 from data_gen.teacher.prompt import RULES, TASK, answer_schema, facts, form, taught_sections
-from plumbing.wording import invented, mentions, texts_of
+from plumbing.wording import invented, mentions, shorten, texts_of
 
 # The closed list.  An answer counts under the first reason that applies; the model gets all of them.
 REASONS = {
@@ -105,12 +105,6 @@ def holds(text: str, keyword: str) -> bool:
     """
     words = r"[\s-]+".join(_ending(word) for word in re.split(r"[\s-]+", keyword.lower()) if word)
     return re.search(rf"(?<!\w){words}(?!\w)", text, re.IGNORECASE) is not None
-
-
-def shorten(text: str, length: int = 300) -> str:
-    """The beginning of a text, encodable as UTF-8."""
-    whole = text.encode("utf-8", "replace").decode()
-    return whole if len(whole) <= length else whole[: length - 3] + "..."
 
 
 def _ending(word: str) -> str:

@@ -1,9 +1,4 @@
-"""The journal of a teacher's run: one line for each finished row, so that a killed run can resume.
-
-with open_journal(Path("dataset.teacher.jsonl")) as journal:
-    journal.entries["uremia/0", fingerprint]     # a row that an earlier run finished
-    journal.append(entry)                        # it is on the disk when this returns
-"""
+"""The journal of a teacher's run: one line for each finished row, so that a killed run can resume."""
 
 from __future__ import annotations
 
@@ -37,6 +32,11 @@ class Entry:
     answer: str  # of a failed row the last answer, shortened
     attempts: int  # how many answers the run allowed for a row
 
+    def to_json(self) -> str:
+        """The line of a failed row in failed.jsonl."""
+        rejections = [asdict(rejection) for rejection in self.rejections]
+        return json.dumps({"id": self.id, "rejections": rejections, "answer": self.answer}, ensure_ascii=False)
+
 
 @dataclass
 class Journal:
@@ -44,10 +44,6 @@ class Journal:
 
     lines: LineFile
     entries: dict[tuple[str, str], Entry]
-
-    @property
-    def notes(self) -> list[str]:
-        return self.lines.notes
 
     def append(self, entry: Entry) -> None:
         """Write the entry and wait until it is on the disk."""

@@ -36,9 +36,8 @@ def answer_schema(contract: Contract) -> dict[str, Any]:
 
     Without the kinds' patterns: llama.cpp does not know `\\S`, and accepts any text for it or, in older versions, an S.
     """
-    names = [section.name for section in taught_sections(contract)]
     properties = {section.name: without_patterns(section.kind.json_schema()) for section in taught_sections(contract)}
-    return {"type": "object", "properties": properties, "required": names, "additionalProperties": False}
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
 def without_patterns(schema: Any) -> Any:

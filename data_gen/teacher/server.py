@@ -1,4 +1,4 @@
-"""One chat with the teacher: a model of a running Ollama -> an answer, or NoAnswerError after the last try.
+"""One chat with the teacher, a model of an Ollama -> an answer, or NoAnswerError after the last try.
 
 What may succeed later (refused, closed, reset, busy, a crashed runner) is tried again after a pause.  What cannot (no
 such model, a refused request) is a UserError at once.

@@ -10,6 +10,7 @@ before the next one counts, so the same call resumes where a killed one stopped.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import queue
@@ -26,7 +27,7 @@ from contract.contract import Contract
 from contract.example import Example
 from data_gen.facts import Fact
 from data_gen.teacher import prompt
-from data_gen.teacher.checks import REASONS, read_answer, shorten, yardstick
+from data_gen.teacher.checks import REASONS, read_answer, yardstick
 from data_gen.teacher.journal import Entry, Journal, Rejection, open_journal
 from data_gen.teacher.server import PAUSES, TOO_LONG, StoppedError, TeacherServer
 from data_gen.teacher.tally import Tally, watching
@@ -34,26 +35,15 @@ from models.answers import REPEATED
 from models.ollama_address import server_url
 from models.ollama_server import TIMEOUT, NoAnswerError
 from plumbing.errors import UserError
+from plumbing.wording import shorten
 
 _UNREADABLE = {REPEATED: "LOOPED", TOO_LONG: "PROMPT_TOO_LONG", "length": "CUT"}  # done_reason -> reason
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A row without an accepted answer."""
-
-    id: str
-    rejections: tuple[Rejection, ...]  # one for each answer, in order
-    answer: str  # the last one, shortened
-
-    def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
-
-
-@dataclass(frozen=True)
 class Taught:
     examples: list[Example]  # in the order of the drafts
-    failed: list[Failure]
+    failed: list[Entry]
     pins: dict[str, Any]  # the teacher: model, digest, ollama, prompt (its version), attempts, the options
     counts: dict[str, Any]  # rows, accepted, retried (accepted at a later attempt), failed, answers, reasons
 
@@ -69,16 +59,6 @@ class Row:
     @property
     def key(self) -> tuple[str, str]:
         return self.draft.id, self.fingerprint
-
-
-@dataclass(frozen=True)
-class Asking:
-    """The settings that are the same for every row of a run."""
-
-    contract: Contract
-    server: TeacherServer
-    model: str
-    attempts: int
 
 
 def teach(
@@ -99,7 +79,8 @@ def teach(
         unfinished = [row for row in rows if not _finished(book, row, attempts)]
         _print_notes(book, rows, len(unfinished))
         with _pausing(book, rows, attempts, server.stop):
-            _ask_all(Asking(contract, server, model, attempts), unfinished, book, concurrency)
+            ask = functools.partial(_ask, contract, server, model, attempts)
+            _ask_all(ask, unfinished, book, concurrency, f"teacher {model}", server.stop)
         taught = _taught(contract, rows, book, pins | {"attempts": attempts})
     if server.pins(model) != pins:
         raise UserError(f"'{model}' or its Ollama has changed since the start of the run; run again")
@@ -148,12 +129,14 @@ def _drop_broken(book: Journal, contract: Contract, rows: list[Row]) -> None:
                 contract.write(entry.record)
         except (ValueError, TypeError, AttributeError) as error:
             del book.entries[row.key]
-            book.notes.append(f"{book.lines.path}: row '{row.draft.id}' is asked again: {shorten(str(error), 120)}")
+            book.lines.notes.append(
+                f"{book.lines.path}: row '{row.draft.id}' is asked again: {shorten(str(error), 120)}"
+            )
 
 
 def _print_notes(book: Journal, rows: list[Row], unfinished: int) -> None:
     """Print which rows of the journal are used and which are not."""
-    notes, path = [*book.notes], book.lines.path
+    notes, path = [*book.lines.notes], book.lines.path
     if foreign := len(book.entries.keys() - {row.key for row in rows}):
         notes.append(f"{path}: {foreign} rows of another model, fact, request, prompt or contract are not used")
     if unfinished < len(rows):
@@ -178,7 +161,10 @@ def _pausing(book: Journal, rows: list[Row], attempts: int, stop: threading.Even
         stop.set()
 
 
-def _ask_all(asking: Asking, rows: list[Row], book: Journal, concurrency: int) -> None:
+def _ask_all(
+    ask: Callable[[Row, Entry | None], Entry], rows: list[Row], book: Journal, concurrency: int, label: str,
+    stop: threading.Event,
+) -> None:  # fmt: skip
     """Ask every row in `concurrency` threads; only this thread writes the journal."""
     waiting: queue.SimpleQueue[Row] = queue.SimpleQueue()
     results: queue.SimpleQueue[Entry | BaseException] = queue.SimpleQueue()
@@ -187,9 +173,9 @@ def _ask_all(asking: Asking, rows: list[Row], book: Journal, concurrency: int) -
 
     def work() -> None:
         try:
-            while not asking.server.stop.is_set():
+            while not stop.is_set():
                 row = waiting.get_nowait()
-                results.put(_ask(asking, row, book.entries.get(row.key)))
+                results.put(ask(row, book.entries.get(row.key)))
         except (queue.Empty, StoppedError):
             return
         except BaseException as error:
@@ -198,7 +184,7 @@ def _ask_all(asking: Asking, rows: list[Row], book: Journal, concurrency: int) -
     for _ in range(min(concurrency, len(rows))):  # daemons: Ctrl-C does not wait for a generation to end
         threading.Thread(target=work, daemon=True).start()
     tally = Tally(len(rows))
-    with watching(f"teacher {asking.model}", tally) as show:
+    with watching(label, tally) as show:
         for entry in _results(results, len(rows), show):
             before = book.entries.get((entry.id, entry.fingerprint))
             book.append(entry)
@@ -226,26 +212,26 @@ def _results(results: queue.SimpleQueue[Any], count: int, show: Callable[[], Non
         raise failed
 
 
-def _ask(asking: Asking, row: Row, before: Entry | None) -> Entry:
+def _ask(contract: Contract, server: TeacherServer, model: str, attempts: int, row: Row, before: Entry | None) -> Entry:
     """Ask one row until an answer is accepted or the attempts are used up; those of an earlier run count."""
-    contract, draft = asking.contract, row.draft
+    draft = row.draft
     needs, schema = yardstick(contract, draft), prompt.answer_schema(contract)
     rejections, answer = (list(before.rejections), before.answer) if before else ([], "")
-    for attempt in range(len(rejections), asking.attempts):
+    for attempt in range(len(rejections), attempts):
         turns = prompt.messages(contract, row.fact, draft, *needs, (rejection.found for rejection in rejections))
         try:
-            reply = asking.server.chat(prompt.body(asking.model, turns, schema, draft.id, attempt))
+            reply = server.chat(prompt.body(model, turns, schema, draft.id, attempt))
         except NoAnswerError as error:
-            raise UserError(f"Ollama at {asking.server.url} does not answer: {error}; see its log") from None
+            raise UserError(f"Ollama at {server.url} does not answer: {error}; see its log") from None
         unread = _UNREADABLE.get(reply.done_reason)
         read = Rejection(unread, REASONS[unread]) if unread else read_answer(contract, row.fact, draft, reply.text)
         if not isinstance(read, Rejection):
-            return Entry(draft.id, row.fingerprint, read, tuple(rejections), "", asking.attempts)
+            return Entry(draft.id, row.fingerprint, read, tuple(rejections), "", attempts)
         rejections.append(read)
         answer = shorten(reply.text)
         if unread == "PROMPT_TOO_LONG":  # no further attempt is shorter
             break
-    return Entry(draft.id, row.fingerprint, None, tuple(rejections), answer, asking.attempts)
+    return Entry(draft.id, row.fingerprint, None, tuple(rejections), answer, attempts)
 
 
 def _taught(contract: Contract, rows: list[Row], book: Journal, pins: dict[str, Any]) -> Taught:
@@ -254,7 +240,7 @@ def _taught(contract: Contract, rows: list[Row], book: Journal, pins: dict[str, 
     entries = [book.entries[row.key] for row in rows]
     for row, entry in zip(rows, entries, strict=True):
         if entry.record is None:
-            failed.append(Failure(entry.id, entry.rejections, entry.answer))
+            failed.append(entry)
             reasons[entry.rejections[-1].reason] += 1
         else:
             record = {section.name: entry.record[section.name] for section in contract.sections}

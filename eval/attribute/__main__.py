@@ -28,7 +28,7 @@ from eval.exam.conditions import sample
 from eval.exam.data import read_data
 from eval.exam.leak_checks import check_prompts
 from eval.exam.tally import progress
-from eval.settings import DATA
+from eval.settings import DATA, positive
 from models.ollama_address import server_url
 from plumbing.errors import UserError, run
 from plumbing.handover import MANIFEST, check_replaceable, new_folder, sha256, write_manifest
@@ -64,7 +64,10 @@ def _answered(deployment: Deployment, steps: Sequence[Step], examples: Sequence[
     there = [step for step in steps if step.open]
     if len(there) < 2:
         reasons = "; ".join(f"{step.name}: {step.missing}" for step in steps if not step.open)
-        raise UserError(f"{deployment.run}: {len(there)} step there, two are needed to compare; left out: {reasons}")
+        raise UserError(
+            f"{deployment.run}: only {len(there)} step{'' if there else 's'} can be run; a comparison needs two; "
+            f"left out: {reasons}"
+        )
     asked = conversations(deployment.contract, "served", [], examples)
     check_prompts(deployment.contract, asked)
     questions = plan(asked, "served", (0.0,), 1, deployment.options["seed"])
@@ -110,21 +113,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--base", metavar="DIR", help="the base's folder (default: where the adapter was trained)")
     parser.add_argument("--data", default=DATA, help=f"the dataset folder (default {DATA})")
     parser.add_argument(
-        "--limit", type=_positive, metavar="N", help="ask N rows of its test split, even over categories and concepts"
+        "--limit", type=positive, metavar="N", help="ask N test rows, spread evenly over categories and concepts"
     )
     parser.add_argument("--out", help="the folder to write (default: attribute in RUN_DIR, or beside the model folder)")
     parser.add_argument("--host", help="Ollama's address (default: OLLAMA_HOST, else http://127.0.0.1:11434)")
     parser.add_argument(
-        "--model", metavar="NAME", help="the registered name of model/ (default: it is registered for this run only)"
+        "--model", metavar="NAME", help="the registered name of model/ (default: a temporary name, removed afterwards)"
     )
     parser.add_argument("--json", action="store_true", help="print attribute.json instead of the table")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Two models' token ids and logits for the same answers -> Agreement: how far apart, and is it too far?
+"""Two models' token ids and logits for the same answers -> how much they differ, and is it too much?
 
 The rows are teacher-forced: prompt and expected response are given, and each token of the response (the stop token
 included) is predicted from the tokens before it.  Only these predictions count, none of the prompt's.

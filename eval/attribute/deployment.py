@@ -87,7 +87,7 @@ def read_deployment(
     paths = {"adapter": Path(adapter) if adapter else run / "adapter"}
     paths |= {"model": folder} if alone else {name: run / name for name in ("model-f16", "model")}
     if adapter and not paths["adapter"].is_dir():
-        raise UserError(f"{adapter}: no such adapter folder")
+        raise UserError(f"{adapter}: no such adapter folder; `python -m finetune` makes one")
     manifests = {name: read_manifest(path, STAGES[name]) for name, path in paths.items() if path.is_dir()}
     if not manifests:
         raise UserError(f"{folder}: none of {', '.join(STAGES)} in it; name the folder that holds them")
@@ -176,7 +176,7 @@ def _export_f16(deployment: Deployment, out: Path) -> None:
     if adapter is None:
         raise UserError("without an adapter it cannot be exported here; `python -m quantize` with --type f16 makes it")
     if other_adapter(deployment.manifests, "model"):
-        raise UserError(f"{adapter}: not the adapter that {deployment.folders['model']} was made from")
+        raise UserError(f"{adapter}: not the adapter that {deployment.folders['model']} was made from; export again")
     print(f"exporting {F16}", file=sys.stderr, flush=True)
     base = ("--base", deployment.base_folder.resolve()) if deployment.base_folder != Path() else ()
     try:

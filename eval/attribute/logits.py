@@ -80,7 +80,7 @@ def forced_rows(deployment: Deployment, pairs: Sequence[tuple[str, str]]) -> tup
     num_ctx = deployment.options["num_ctx"]
     fitting = [row for row in rows if len(row[0]) <= num_ctx]
     if not fitting:
-        raise UserError(f"no expected answer fits num_ctx {num_ctx} with its prompt")
+        raise UserError(f"no expected answer fits num_ctx {num_ctx} with its prompt; use a dataset of shorter answers")
     return fitting, len(rows) - len(fitting)
 
 
@@ -96,7 +96,10 @@ def _tokenizer(deployment: Deployment) -> Iterator[Encode]:
 def _row(encode: Encode, prompt: str, answer: str) -> Row:
     head, ids = encode(prompt), encode(prompt + answer)
     if ids[: len(head)] != head:
-        raise UserError(f"a token spans the end of the prompt and the beginning of its answer: {answer[:40]!r}")
+        raise UserError(
+            f"a token spans the end of the prompt and the beginning of its answer: {answer[:40]!r}; "
+            "name the base of the training with --base DIR"
+        )
     return ids, len(head)
 
 

@@ -6,7 +6,7 @@ They are judged like any model.  A figure in which a real model does not beat th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from contract.contract import Contract, Record
@@ -29,7 +29,7 @@ def baselines(contract: Contract, examples: Sequence[Example]) -> Mapping[str, l
     """
     found = {
         "empty sections": [_write(contract, _empty(contract))] * len(examples),
-        "copy of the request": [_copy(contract, example.request) for example in examples],
+        "copy of the request": [_write(contract, _copy(contract, example.request)) for example in examples],
     }
     if any(isinstance(section.kind, Choice) for section in contract.sections):
         found["majority class"] = [_majority(contract, examples)] * len(examples)
@@ -39,43 +39,38 @@ def baselines(contract: Contract, examples: Sequence[Example]) -> Mapping[str, l
 
 
 def _empty(contract: Contract) -> Record:
-    return {section.name: _least(section.kind, 5 * place) for place, section in enumerate(contract.sections)}
+    """The least text that keeps the form.  Each text begins at another word, so that no two lines of a list are equal."""
+    return {
+        section.name: _least(section.kind, lambda words, number, place=place: _nothing(words, 5 * place + number))
+        for place, section in enumerate(contract.sections)
+    }
 
 
-def _least(kind: Kind, start: int) -> Any:
-    """The value with the fewest words that `kind` allows, from word `start` of NOTHING; for a choice its first option."""
+def _copy(contract: Contract, request: str) -> Record:
+    line = " ".join(request.split())
+    return {section.name: _least(section.kind, lambda words, number: line) for section in contract.sections}
+
+
+def _least(kind: Kind, text: Callable[[int, int], str]) -> Any:
+    """The smallest value of `kind`, made of `text(words, number)`; for a choice its first option."""
     match kind:
         case Prose(min_words=words):
-            return _nothing(words, start)
+            return text(words, 0)
         case Items(min_items=items):
-            return [_nothing(3, start + n) for n in range(items)]
+            return [text(3, n) for n in range(items)]
         case Pairs(labels=labels, min_items=items):
-            return [{label: _nothing(3, start + 2 * n + m) for m, label in enumerate(labels)} for n in range(items)]
+            return [{label: text(3, 2 * n + m) for m, label in enumerate(labels)} for n in range(items)]
         case Choice(options=options):
             return options[0]
-        case Fixed(text=text):
-            return text
+        case Fixed(text=fixed):
+            return fixed
 
 
 def _nothing(words: int, start: int) -> str:
-    """A sentence of so many words; another `start` gives another sentence, so that no two lines of a list are equal."""
+    """A sentence of so many words of NOTHING, from word `start`."""
     source = NOTHING.split()
     text = " ".join(source[(start + n) % len(source)] for n in range(words))
     return text[0].upper() + text[1:] + "."
-
-
-def _copy(contract: Contract, request: str) -> str:
-    line = " ".join(request.split())
-    record = _empty(contract)
-    for section in contract.sections:
-        match section.kind:
-            case Prose():
-                record[section.name] = line
-            case Items(min_items=items):
-                record[section.name] = [line] * items
-            case Pairs(labels=labels, min_items=items):
-                record[section.name] = [dict.fromkeys(labels, line)] * items
-    return _write(contract, record)
 
 
 def _majority(contract: Contract, examples: Sequence[Example]) -> str:

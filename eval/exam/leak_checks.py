@@ -20,6 +20,7 @@ from contract.kinds import Choice, Fixed
 from plumbing.errors import UserError, faults_error
 from plumbing.handover import Manifest
 from plumbing.jsonl import first_faults
+from plumbing.wording import texts_of
 
 LONG = 16  # words in a row that two texts share by copying; with 8 shots the shipped dataset's frames share up to 10
 WHOLE = 6  # words: a whole section this long or longer must not be in the prompt; a shorter one may be the concept's own name
@@ -87,7 +88,7 @@ def _faults(contract: Contract, spec: list[str], example: Example, turns: Sequen
     for section in contract.sections:
         if isinstance(section.kind, Fixed | Choice):
             continue
-        for text in _texts(example.record[section.name]):
+        for text in texts_of(example.record[section.name]):
             part = within(words(text))
             if part:
                 faults.append(f"the prompt contains the expected {section.name}: '{' '.join(part)}'")
@@ -119,10 +120,3 @@ def words(text: str) -> list[str]:
 
 def _holds(text: list[str], part: list[str]) -> bool:
     return bool(part) and f" {' '.join(part)} " in f" {' '.join(text)} "
-
-
-def _texts(value: Any) -> list[str]:
-    """Every text of a record's value: itself, its items, the parts of its pairs."""
-    if isinstance(value, str):
-        return [value]
-    return [text for item in (value.values() if isinstance(value, dict) else value) for text in _texts(item)]

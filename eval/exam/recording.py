@@ -40,10 +40,6 @@ class Recording:
     added: list[str] = field(default_factory=list)  # keys of this run
 
     @property
-    def path(self) -> Path:
-        return self.lines.path
-
-    @property
     def notes(self) -> list[str]:
         return self.lines.notes
 

@@ -25,6 +25,7 @@ from typing import Any
 from eval.stats.intervals import Rate, answers_needed
 from eval.stats.paired import Paired, PairedAnswer, check_same, pair, read_paired_answers
 from plumbing.errors import UserError, faults_error
+from plumbing.templates import render
 from plumbing.toml_file import read_toml, table_faults
 
 PASS, BELOW, INCONCLUSIVE = "pass", "below", "inconclusive"
@@ -231,11 +232,6 @@ def _percent(share: float) -> str:
 
 def to_markdown(outcome: Outcome) -> str:
     """A short table for a CI job's page; the bounds that did not pass come first."""
-    passed = sum(ruling.verdict == PASS for ruling in outcome.rulings)
-    lines = [f"### Gate: {outcome.verdict} ({passed} of {len(outcome.rulings)} bounds met)", ""]
-    lines += ["| bound | expected | found | verdict |", "|---|---|---|---|"]
-    for ruling in sorted(outcome.rulings, key=lambda ruling: ruling.verdict == PASS):
-        verdict = f"**{ruling.verdict}**: {ruling.cause}" if ruling.cause else ruling.verdict
-        cells = (ruling.title, ruling.expected, ruling.found, verdict)
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines) + "\n"
+    passed = [ruling for ruling in outcome.rulings if ruling.verdict == PASS]
+    missed = [ruling for ruling in outcome.rulings if ruling.verdict != PASS]
+    return render(Path(__file__).with_name("gate.md.jinja"), {"outcome": outcome, "passed": passed, "missed": missed})

@@ -53,7 +53,7 @@ def _content(contract: Contract, row: AnswerRow) -> Content | None:
     return judge_content(contract, row.example, row.answer.text, row.verdict.reading.record, row.verdict.named)
 
 
-def plain_rate(hits: Sequence[bool], concepts: Sequence[str]) -> Rate:
+def plain_rate(hits: Sequence[bool], concepts: Sequence[str] = ()) -> Rate:
     """The rate with Wilson's interval, which takes each answer as independent, whatever its concept."""
     return wilson(sum(hits), len(hits))
 

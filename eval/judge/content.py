@@ -16,7 +16,7 @@ from contract.contract import Contract, Record
 from contract.example import Example
 from contract.kinds import Choice, Fixed
 from eval.stats.intervals import Rate, wilson
-from plumbing.wording import has_keyword, numbers, unsupported_numbers
+from plumbing.wording import has_keyword, numbers, texts_of, unsupported_numbers
 
 BANDS = {8.0: "grade 8 or below", 12.0: "grades 9 to 12", 16.0: "college", float("inf"): "beyond college"}
 GRADED = 20_000  # characters: the syllable counter would need seconds for a very long text without spaces
@@ -83,9 +83,7 @@ def prose_of(contract: Contract, text: str) -> str:
 
 def _own_texts(contract: Contract, record: Record) -> list[str]:
     """The texts of a record that are neither fixed nor one of a choice's options."""
-    values = [record[s.name] for s in contract.sections if not isinstance(s.kind, Fixed | Choice)]
-    items = [item for value in values for item in (value if isinstance(value, list) else [value])]
-    return [text for item in items for text in (item.values() if isinstance(item, dict) else [item])]
+    return list(texts_of([record[s.name] for s in contract.sections if not isinstance(s.kind, Fixed | Choice)]))
 
 
 def key_words(example: Example, texts: Sequence[str]) -> list[str]:

@@ -48,7 +48,7 @@ def undress(contract: Contract, text: str) -> str:
     with more headings than the contract has sections stays as it is: rewriting could not make it right.
     """
     code = list(fences(text))
-    found = (h for h in contract.reader.patterns.headings(text) if not holding(code, h.start))
+    found = (h for h in contract.patterns.headings(text) if not holding(code, h.start))
     headings = list(itertools.islice(found, len(contract.sections) + 1))
     if not 0 < len(headings) <= len(contract.sections):
         return text

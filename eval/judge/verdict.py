@@ -19,7 +19,8 @@ from plumbing.wording import mentions
 
 # The closed list of failure classes, each as the end of "an answer that ...".  eval/judge/content_faults.py finds five
 # of them, the contract's own reading the others.  An answer's primary class is the first of this list that it shows,
-# so a class that explains others comes before them.
+# so a class that explains others comes before them.  contract/diagnosis.py decides about headings and sections,
+# contract/kinds.py about the text of a section (NOTE_WEAK, WRONG_VALUE, TOO_SHORT, TOO_LONG).
 MEANING = {
     # what came is not an answer
     "EMPTY_ANSWER": "is nothing but white space",
@@ -40,7 +41,7 @@ MEANING = {
     "PREAMBLE": "has text before the first section",
     "POSTAMBLE": "has text after the last section",
     "HEADING_VARIANT": "writes a heading, or the white space around it, in another way",
-    "NOTE_WEAK": "changes the words of the fixed text",
+    "NOTE_WEAK": "lacks some words of the fixed text",
     "WRONG_VALUE": "breaks the form of a section: two paragraphs, an unknown option, a list without marks",
     "TOO_SHORT": "has a section with too few words or items",
     "TOO_LONG": "has a section with too many words or items",

@@ -5,21 +5,14 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from eval.parity.modelfile_form import Finding, Read
 from models.modelfile import Command, parameter
+from plumbing.toml_file import read_toml
 
-# Ollama 0.34.2, api/types.go: the type of every parameter it knows; parser/parser.go and cmd/cmd.go: those it drops.
-INTEGERS = (
-    "num_keep", "seed", "num_predict", "top_k", "repeat_last_n", "num_ctx", "num_batch", "num_gpu", "main_gpu",
-    "num_thread", "draft_num_predict",
-)  # fmt: skip
-FLOATS = ("top_p", "min_p", "temperature", "repeat_penalty", "presence_penalty", "frequency_penalty")
-KNOWN = (*INTEGERS, *FLOATS, "use_mmap", "stop")
-IGNORED = (
-    "penalize_newline", "low_vram", "f16_kv", "logits_all", "vocab_only", "use_mlock", "mirostat", "mirostat_tau",
-    "mirostat_eta",
-)  # fmt: skip
+OLLAMA = read_toml(Path(__file__).with_name("ollama_names.toml"))
+KNOWN = (*OLLAMA["integers"], *OLLAMA["floats"], "use_mmap", "stop")
 BOOLEANS = {"1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False"}  # Go's ParseBool
 
 BOS_TEXTS = ("<s>", "<|begin_of_text|>", "<bos>", "<|startoftext|>", "<｜begin▁of▁sentence｜>")
@@ -126,7 +119,7 @@ def _parameters(read: Read) -> Iterator[Finding]:
         seen[name] = command.line
         if name == "typical_p":
             yield Finding(command.line, "typical_p is no longer supported: Ollama refuses the file", "remove the line")
-        elif name in IGNORED:
+        elif name in OLLAMA["ignored"]:
             yield Finding(command.line, f"{name} was removed: Ollama ignores it", "remove the line")
         elif name not in KNOWN:
             near = difflib.get_close_matches(name.lower(), KNOWN, n=1)
@@ -139,9 +132,9 @@ def _parameters(read: Read) -> Iterator[Finding]:
 
 def _type_fault(name: str, value: str) -> str:
     """What the value should be; "" when it is right."""
-    if name in INTEGERS:
+    if name in OLLAMA["integers"]:
         return "" if _integer(value) is not None else "a whole number"
-    if name in FLOATS:
+    if name in OLLAMA["floats"]:
         return "" if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", value) else "a number"
     if name == "use_mmap":
         return "" if value in BOOLEANS else "true or false"

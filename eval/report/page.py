@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +22,7 @@ from eval.judge.verdict import MEANING, Verdict
 from eval.report.markdown import marked_line
 from eval.report.report import Evidence, Report, summary
 from eval.report.summarise import in_order
-from eval.stats.intervals import Rate, wilson
+from eval.stats.intervals import wilson
 from plumbing.templates import render
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -63,15 +63,14 @@ class Failure:
 
 def to_html(report: Report, evidence: Evidence, settings: dict[str, Any]) -> str:
     """The whole page; UTF-8 can write it."""
-    filters = {
-        "setting": setting, "signed": signed, "percent": percent, "cut": cut, "label": label, "hash": _hash
-    }  # fmt: skip
+    filters = {"setting": setting, "cut": cut, "label": label, "hash": _hash}
     failures = failed_answers(evidence.rows)
     values = dict(
         report=report, settings=settings, meaning=MEANING, wilson=wilson, summary=summary(report),
-        marked=marked_line(report) if report.marked else "", readings=_readings(report),
+        marked=marked_line(report) if report.marked else "",
         failures=failures, numbers={failure.row.example.id: failure.number for failure in failures},
-        by_section=by_section(failures), by_category=by_category(failures),
+        by_section=_counted(pair for f in failures for pair in {(v.cls, v.section) for v in f.verdict.violations}),
+        by_category=_counted((f.verdict.primary, f.row.example.category) for f in failures),
         shown=Counter(cls for failure in failures for cls in failure.classes),
         categories=Counter(failure.row.example.category for failure in failures),
         unanswered=[row for row in evidence.rows if not row.verdict], further=len(evidence.further),
@@ -86,17 +85,8 @@ def failed_answers(rows: Sequence[AnswerRow]) -> list[Failure]:
     return [Failure(number, row, verdict) for number, (row, verdict) in enumerate(failed, 1)]
 
 
-def by_section(failures: Sequence[Failure]) -> dict[str, Counter[str]]:
-    """Class -> section ("" for the whole answer) -> failed answers that show the class there."""
-    return _counted([pair for f in failures for pair in {(v.cls, v.section) for v in f.verdict.violations}])
-
-
-def by_category(failures: Sequence[Failure]) -> dict[str, Counter[str]]:
-    """Primary class -> category -> failed answers."""
-    return _counted([(failure.verdict.primary, failure.row.example.category) for failure in failures])
-
-
-def _counted(pairs: Sequence[tuple[str, str]]) -> dict[str, Counter[str]]:
+def _counted(pairs: Iterable[tuple[str, str]]) -> dict[str, Counter[str]]:
+    """Class -> where -> how often the pair appears."""
     counts: dict[str, Counter[str]] = {}
     for cls, where in pairs:
         counts.setdefault(cls, Counter())[where] += 1
@@ -144,27 +134,6 @@ def cut(text: str, length: int = SHOWN_FOUND) -> str:
     """
     line = " ".join(text[: 2 * length].split())
     return line if len(line) <= length and len(text) <= 2 * length else f"{line[:length].rstrip()}…"
-
-
-def percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f} %"
-
-
-def signed(share: float) -> str:
-    """A difference in points."""
-    return f"{100 * share:+.1f}"
-
-
-def _readings(report: Report) -> list[tuple[str, str, Rate, Rate]]:
-    """Name, meaning, rate with Wilson's interval, rate with the clustered interval."""
-    rates = {"strict": report.adherence, "loose": report.loose, "lenient": report.lenient, "named": report.named}
-    meaning = {
-        "strict": "the contract, exactly: this is adherence",
-        "loose": "white space, a code fence, or one line before or after the answer is forgiven",
-        "lenient": "headings written in another way are forgiven too",
-        "named": "the first prose section names the requested concept",
-    }
-    return [(name, meaning[name], rate, report.clustered[name]) for name, rate in rates.items()]
 
 
 def _hash(script: str) -> str:

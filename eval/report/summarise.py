@@ -8,12 +8,12 @@ from typing import TypeVar
 
 from contract.contract import Contract
 from contract.kinds import Choice
-from eval.judge.answer_row import AnswerRow, headline
+from eval.judge.answer_row import AnswerRow, headline, plain_rate
 from eval.judge.content import ChoiceScore, choice_score, summarise_content
 from eval.judge.content_faults import holds_marks
 from eval.judge.verdict import CLASSES, Verdict
 from eval.report.report import Report
-from eval.stats.intervals import Rate, clustered_rate, wilson
+from eval.stats.intervals import clustered_rate
 
 T = TypeVar("T")
 
@@ -31,8 +31,8 @@ def summarise(contract: Contract, backend: str, model: str, rows: Sequence[Answe
         clustered={"strict": clustered.pop("adherence"), **clustered},
         content=summarise_content([row.content for row in rows if row.content]),
         choices=_choices(contract, judged),
-        sections={s.name: _rate([is_sound(v, s.name) for v in verdicts]) for s in contract.sections},
-        categories={name: _rate([v.adheres for row, v in judged if row.example.category == name]) for name in categories},
+        sections={s.name: plain_rate([is_sound(v, s.name) for v in verdicts]) for s in contract.sections},
+        categories={name: plain_rate([v.adheres for row, v in judged if row.example.category == name]) for name in categories},
         primary=in_order(Counter(v.primary for v in verdicts if v.primary)),
         classes=in_order(Counter(cls for v in verdicts for cls in {violation.cls for violation in v.violations})),
         marked=tuple(row.example.id for row in rows if holds_marks(row.example.request)),
@@ -48,10 +48,6 @@ def _choices(contract: Contract, judged: Sequence[tuple[AnswerRow, Verdict]]) ->
             given = [verdict.reading.record.get(section.name) for _, verdict in judged]
             scores[section.name] = choice_score(expected, given, section.kind.options)
     return scores
-
-
-def _rate(hits: Sequence[bool]) -> Rate:
-    return wilson(sum(hits), len(hits))
 
 
 def is_sound(verdict: Verdict, section: str) -> bool:

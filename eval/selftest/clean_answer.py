@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 from contract.contract import Contract
 from contract.example import Example
@@ -11,7 +12,9 @@ from contract.form import Section
 from contract.kinds import Prose
 from eval.judge.content_faults import SENTENCES_FROM
 from models.answers import Answer
+from plumbing.toml_file import read_toml
 
+TEXTS = read_toml(Path(__file__).with_name("faults.toml"))
 Made = Iterator[tuple[str, str | Answer]]  # what was done, and the faulty answer
 
 

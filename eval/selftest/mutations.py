@@ -13,7 +13,7 @@ from contract.contract import Contract
 from contract.example import Example
 from contract.kinds import Choice, Fixed, Items, Prose
 from eval.selftest import section_faults as faults
-from eval.selftest.clean_answer import Clean, Made
+from eval.selftest.clean_answer import TEXTS, Clean, Made
 from models.answers import REPEATED, Answer
 
 
@@ -88,14 +88,13 @@ def _truncated(clean: Clean) -> Made:
 
 
 def _preamble(clean: Clean) -> Made:
-    for talk in ("Sure! Here is what you asked for:\n\n", "Certainly.\n", "Here you go:\n\n", "\n", "\n\n", "Okay, let me think.\n\n",
-                 f"# {clean.example.concept}\n\n", f"{clean.example.request}\n\n", "Great question! It is often asked. ", "---\n"):  # fmt: skip
+    for text in TEXTS["preambles"]:
+        talk = text.format(concept=clean.example.concept, request=clean.example.request)
         yield f"begins with {talk!r}", talk + clean.text
 
 
 def _postamble(clean: Clean) -> Made:
-    for talk in ("\n\nI hope this helps!", "\nLet me know if you need more.", "\n\nIs there anything else?", "\n", "\n\n", " ",
-                 "\n\n---", "\n\nBest wishes", "\n\n*End of the answer*", "\n\n😊"):  # fmt: skip
+    for talk in TEXTS["postambles"]:
         yield f"ends with {talk!r}", clean.text + talk
 
 
@@ -123,9 +122,7 @@ def _fenced(clean: Clean) -> Made:
 
 
 def _leaking(clean: Clean) -> Made:
-    tokens = ("</s>", "<s>", "[INST]", "[/INST]", "<<SYS>>", "<|im_end|>", "<|im_start|>assistant", "<|eot_id|>", "<|user|>",
-              "<|end_of_text|>", "<|start_header_id|>", "<end_of_turn>", "<start_of_turn>model", "<eos>", "{{ .Prompt }}")  # fmt: skip
-    for token in tokens:
+    for token in TEXTS["marks"]:
         yield f"{token} at the end", clean.text + token
         yield f"{token} at the start", f"{token} {clean.text}"
         yield f"{token} within", clean.text.replace(" ", f" {token} ", 2)
@@ -159,16 +156,7 @@ def _empty(clean: Clean) -> Made:
 
 
 def _refusing(clean: Clean) -> Made:
-    # worded after the openings that the literature on jailbreaks counts as refusals, and after what chat models write
-    refusals = ("I'm sorry, but I cannot help with that request.", "I cannot provide medical advice about this.", "I apologize, but I am unable to answer.",
-            "As an AI language model, I can't diagnose anything.", "Sorry, I can't assist with that.", "I’m sorry, I can’t discuss this topic.",
-            "Unfortunately, I cannot answer questions like this one.", "I must decline to answer this question.", "I am not able to provide that.",
-            "I won't help with that.", "My apologies, but I can not explain this term.", "I am sorry, but I'm not able to explain this here.",
-            "I'm really sorry, but I'm unable to assist you with this.", "As a responsible AI, I cannot answer this.", "I'm just an AI, I cannot give advice.",
-            "As a language model, I do not have access to medical records.", "I do not feel comfortable answering this.", "I'm not comfortable discussing this.",
-            "It is not appropriate for me to answer that.", "I can't fulfill this request.", "I’m afraid I can’t help with this one.", "I don't think I can help with that.",
-            "I will not be able to help you here.", "Sorry, but as an AI assistant I don't give medical opinions.", "I regret that I cannot answer this.")  # fmt: skip
-    for text in refusals:
+    for text in TEXTS["refusals"]:
         yield text, text
         yield f"{text} in every section", clean.join([p if isinstance(s.kind, Fixed | Choice) else clean.piece(s, text)
                                                       for s, p in zip(clean.sections, clean.pieces, strict=True)])  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contract.kinds import Choice, Fixed, Items, Pairs, Prose
-from eval.selftest.clean_answer import Clean, Made
+from eval.selftest.clean_answer import TEXTS, Clean, Made
 
 
 def empty_section(clean: Clean) -> Made:
@@ -18,10 +18,8 @@ def empty_section(clean: Clean) -> Made:
 
 def placeholder(clean: Clean) -> Made:
     for number, section in enumerate(clean.sections):
-        for text in ("...", "…", "TODO", "TBD", "N/A", "---", "[...]", "XXX", f"<{section.title.lower()}>",
-                     f"[{section.title}]", f"[Insert {section.title.lower()} here]", "To be added.",
-                     f"[Your {section.name} goes here]", f"{{{section.name}}}", "Lorem ipsum dolor sit amet.",
-                     section.kind.describe()):  # fmt: skip
+        names = {"title": section.title, "lower": section.title.lower(), "name": section.name}
+        for text in (*(text.format(**names) for text in TEXTS["placeholders"]), section.kind.describe()):
             body = text
             if isinstance(section.kind, Items):
                 body = f"- {text}"
@@ -34,7 +32,7 @@ def placeholder(clean: Clean) -> Made:
 
 
 def dressed(clean: Clean) -> Made:
-    for name, dress in _DRESSES.items():
+    for name, dress in TEXTS["dresses"].items():
         plain = clean.contract.heading.format(title="{title}").strip()
         heads = [dress.format(n=n, title=s.title, upper=s.title.upper(), lower=s.title.lower(), own=plain.format(title=s.title))
                  for n, s in enumerate(clean.sections, 1)]  # fmt: skip
@@ -51,14 +49,6 @@ def dressed(clean: Clean) -> Made:
         head, body = clean.contract.head(section), clean.bodies[number]
         yield f"{section.name} after an empty line", clean.instead(number, f"{head}\n\n{body}")
         yield f"{section.name} after three spaces", clean.instead(number, f"{head}   {body}")
-
-
-_DRESSES = {
-    "as a second heading": "## {title}\n", "as a third heading with a colon": "### {title}:\n", "bold with the colon inside": "**{title}:** ",
-    "bold on a line of its own": "**{title}**\n", "bare": "{title}: ", "bare on a line of its own": "{title}\n\n", "in capitals": "{upper}: ",
-    "in small letters": "**{lower}**: ", "numbered": "{n}. {own} ", "numbered in bold": "**{n}. {title}:** ", "with a parenthesis": "{n}) {title}: ",
-    "underlined": "__{title}__: ", "in brackets": "[{title}]: ", "with a dash": "{title} - ", "indented": "  {own} ", "as a bullet": "* {title}: ",
-}  # fmt: skip
 
 
 def short(clean: Clean) -> Made:

@@ -1,4 +1,4 @@
-"""Training by several processes (torchrun): this one's number, which one writes, and waiting."""
+"""The number of this process, whether it writes files, and how processes wait for each other."""
 
 from __future__ import annotations
 

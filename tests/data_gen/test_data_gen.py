@@ -245,7 +245,7 @@ def test_too_few_facts_say_what_would_do(own: Path, tmp_path: Path) -> None:
     (tmp_path / "own.jsonl").write_text(json.dumps(row(0)) + "\n")
     refused(run(own, "--out", tmp_path / "d"), "of 1 facts: add facts, try another --seed")
     (tmp_path / "own.jsonl").write_text("")
-    refused(run(own, "--out", tmp_path / "d"), "own.jsonl: holds no fact")
+    refused(run(own, "--out", tmp_path / "d"), "own.jsonl: does not hold a fact")
 
 
 def test_a_folder_of_the_users_own_is_not_overwritten(own: Path, tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_a_bad_row_names_file_and_line(tmp_path: Path, bad: Any, said: str) -> N
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"", "holds no fact"), (b"{\n", "facts.jsonl:1: not JSON"), (b"\n\n", "facts.jsonl:2: not JSON"),
+    [(b"", "does not hold a fact"), (b"{\n", "facts.jsonl:1: not JSON"), (b"\n\n", "facts.jsonl:2: not JSON"),
      (b"\xff", "facts.jsonl: not UTF-8 text"), (b'{"id": "\\udc00"}', "facts.jsonl:1: holds half of a surrogate pair")],
 )  # fmt: skip
 def test_a_file_that_holds_no_facts(tmp_path: Path, content: bytes, said: str) -> None:

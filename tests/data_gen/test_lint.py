@@ -171,7 +171,7 @@ def test_a_finding_is_one_line_of_visible_characters(tmp_path: Path) -> None:
     write(tmp_path / "own.jsonl", CARD | {"id": "a\nb", "what": "(\x1b[2J\u202e"})
     result = run("own.jsonl", cwd=tmp_path)
     assert result.stdout.splitlines()[0] == (
-        "own.jsonl:1 a\\nb: blanks: 'id': 'a\\nb': a blank at an end, two in a row, a tab or a new line; write single blanks"
+        "own.jsonl:1 a\\nb: blanks: 'id': 'a\\nb': a blank at an end, two in a row, a tab or a new line; write single spaces"
     )
     assert "'(\\x1b[2J\\u202e'" in result.stdout and result.stdout.count("\n") == 5
 
@@ -185,7 +185,7 @@ def test_a_character_that_the_terminal_lacks_is_printed_all_the_same(tmp_path: P
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [("none.jsonl", None, "none.jsonl: no facts there (expected a .jsonl file, or a folder of them)"),
-     (".", None, ".: no facts there"), ("empty.jsonl", b"", "empty.jsonl: holds no fact"),
+     (".", None, ".: no facts there"), ("empty.jsonl", b"", "empty.jsonl: does not hold a fact"),
      ("latin.jsonl", b"\xff", "latin.jsonl: not UTF-8 text")],
 )  # fmt: skip
 def test_a_path_without_facts_gets_one_line(tmp_path: Path, name: str, content: bytes | None, said: str) -> None:

@@ -94,9 +94,9 @@ def test_a_saved_dataset_explains_itself_and_is_replaced_whole(folder: Path, tmp
 @pytest.mark.parametrize(
     ("where", "said"),
     [
-        ("dataset", "is, holds or lies in the dataset folder"),
-        ("dataset/arrow", "is, holds or lies in the dataset folder"),
-        (".", "is, holds or lies in the dataset folder"),
+        ("dataset", "overlaps with the dataset folder"),
+        ("dataset/arrow", "overlaps with the dataset folder"),
+        (".", "overlaps with the dataset folder"),
         ("mine", "holds other files"),
         ("adapter", "'adapter'"),
         ("file", "is a file"),

@@ -192,8 +192,8 @@ AMISS: dict[str, Callable[[Path, Hub, pytest.MonkeyPatch], object]] = {
         ("bad card", r"not published: Invalid metadata in README.md"),
         ("public", r"^writer/terms: is a public repository already; make it private in its settings"),
         ("changed", r"dataset: changed since it was made: train.jsonl; make the folder again$"),
-        ("uncertified", r"dataset: without certificate.json: make the dataset again, then publish it$"),
-        ("no card", r"dataset: without README.md: make the dataset again"),
+        ("uncertified", r"dataset: certificate.json is missing: make the dataset again, then publish it$"),
+        ("no card", r"dataset: README.md is missing: make the dataset again"),
         ("unfinished", r"dataset: no manifest.json there"),
     ],
 )

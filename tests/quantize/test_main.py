@@ -214,7 +214,7 @@ BAD_INPUTS: dict[str, tuple[Callable[[Path, Path], Any], str]] = {
     ),
     "a base in 4 bits": (
         lambda a, b: change(b / "config.json", quantization_config={"quant_method": "bitsandbytes"}),
-        "the base is quantised (bitsandbytes): take the 16-bit one, finetune/bases/tiny; training loads that in 4 bits",
+        "the base is quantised (bitsandbytes): take the 16-bit one, finetune/bases/tiny; training quantises it itself",
     ),
     "a base of pickles": (
         lambda a, b: (b / "model.safetensors").rename(b / "pytorch_model.bin"),
@@ -267,7 +267,10 @@ def test_bad_input_is_one_line_and_leaves_nothing(adapter: Path, base: Path, tmp
 
 def test_an_error_is_one_line_with_exit_code_1(small_adapter: Path, tmp_path: Path) -> None:
     done = command(small_adapter, "--out", tmp_path / "model", "--base", tmp_path / "nowhere")
-    assert (done.returncode, done.stderr) == (1, f"error: {tmp_path / 'nowhere'}: no such base folder\n")
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"error: {tmp_path / 'nowhere'}: no such base folder; name a folder with the base's files\n",
+    )
 
 
 def test_the_named_base_is_used_where_the_one_of_training_is_gone(

@@ -58,7 +58,7 @@ def test_a_template_is_used_only_where_the_fact_can_fill_it() -> None:
     rows = [row for seed in range(20) for row in compose(CONTRACT, data, FACT, 3, seed)]
     assert {row.request for row in rows} == {"What is edema?", "Edema!", "edema"}
     assert {row.record["definition"] for row in rows} == {WORDS}
-    with pytest.raises(UserError, match="fact 'terms/edema': 4 rows a concept but 3 requests"):
+    with pytest.raises(UserError, match="fact 'terms/edema': 4 rows for each fact but 3 requests"):
         compose(CONTRACT, data, FACT, 4, 0)
     data = TaskData("facts", STYLES, SECTIONS | {"definition": ["{definition} ({expansion})"]})
     with pytest.raises(UserError, match="no template of section 'definition' can be filled from it; add the field"):
@@ -129,7 +129,7 @@ def test_the_system_prompt_is_carried_by_its_share(share: float, low: int, high:
 
 
 def test_more_rows_than_requests_are_refused() -> None:
-    with pytest.raises(UserError, match="4 rows a concept but 3 requests: lower --count or add requests"):
+    with pytest.raises(UserError, match="4 rows for each fact but 3 requests: lower --count or add requests"):
         compose(CONTRACT, DATA, FACT, 4, 0)
 
 

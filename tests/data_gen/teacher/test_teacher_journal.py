@@ -31,7 +31,7 @@ def written(path: Path, *entries: Entry) -> Path:
 
 def read(path: Path) -> tuple[list[Entry], list[str]]:
     with open_journal(path) as journal:
-        return list(journal.entries.values()), [note.removeprefix(f"{path}: ") for note in journal.notes]
+        return list(journal.entries.values()), [note.removeprefix(f"{path}: ") for note in journal.lines.notes]
 
 
 def test_what_is_appended_is_read(path: Path) -> None:

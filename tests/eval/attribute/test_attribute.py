@@ -237,7 +237,7 @@ def touch(name: str) -> Any:
     ("change", "words"),
     [
         (drop("adapter", "model-f16", "model"), "none of adapter, model-f16, model in it"),
-        (drop("adapter", "model"), "1 step there, two are needed to compare; left out: base, torch: "),
+        (drop("adapter", "model"), "only 1 step can be run; a comparison needs two; left out: base, torch: "),
         (move("adapter", "model"), "made by the stage 'adapter', expected what the stage 'model' makes"),
         (move("model", "model-f16"), "its type is q4_k_m, expected f16"),
         (touch("adapter/adapter_model.safetensors"), "changed since it was made: adapter_model.safetensors"),

@@ -70,7 +70,7 @@ def test_there_are_enough_conversations_and_no_two_alike() -> None:
 
 @pytest.mark.parametrize("pairs", [[("a", turns("u", "1")), ("a", turns("u", "2"))], [("a", []), ("b", [])]])
 def test_a_name_or_a_conversation_cannot_stand_twice(pairs: list[tuple[str, list[dict[str, str]]]]) -> None:
-    with pytest.raises(ValueError, match="stands twice"):
+    with pytest.raises(ValueError, match="appears twice"):
         unlike(pairs)
 
 

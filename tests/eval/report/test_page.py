@@ -228,7 +228,7 @@ def test_the_page_tells_the_figures() -> None:
         "56 attempted = 55 judged + 1 failed (1 transport)",
         "empty sections baseline 56 100.0 % 93.6 to 100.0",
         "gained: 0", "lost: 1 u/weak note", "not compared, because an answer is missing: 1 u/lost",
-        "NOTE_WEAK 1 1.8 % 0.3 to 9.6 2 changes the words of the fixed text",
+        "NOTE_WEAK 1 1.8 % 0.3 to 9.6 2 lacks some words of the fixed text",
         "Answers that show a class, by section class whole answer definition explanation clinical_relevance note",
         "NOTE_WEAK 0 0 0 0 2",
         "the 56 others are in repeats.jsonl",
