@@ -14,7 +14,9 @@ from plumbing.errors import UserError
 from plumbing.handover import sha256
 
 TOKENIZER_FILES = {  # the file that a tokenizer is read from -> why it must be there
-    "sentencepiece": {"tokenizer.model": "its scores decide how text is cut; copy it from the original repository"},
+    "sentencepiece": {
+        "tokenizer.model": "without its scores the GGUF would mis-tokenise; copy it from the original repository"
+    },
     "bpe": {"tokenizer.json": "the tokenizer of a byte-level BPE base; copy it from the original repository"},
 }
 REPOSITORY = Path(__file__).parent.parent

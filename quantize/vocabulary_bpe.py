@@ -1,4 +1,4 @@
-"""A byte-level BPE tokenizer.json -> the tokens, types and merges that llama.cpp tokenizes by, proven equal."""
+"""A byte-level BPE tokenizer.json -> llama.cpp's tokens, types and merges, with proof of equal ids."""
 
 from __future__ import annotations
 
