@@ -94,7 +94,7 @@ def test_every_number_of_the_settings_has_a_range() -> None:
 
 
 def test_an_unknown_preset_names_the_shipped_ones() -> None:
-    with pytest.raises(UserError, match="mistral_7b, tiny"):
+    with pytest.raises(UserError, match="mistral_7b, smollm2, tiny"):
         load_settings("tinny", [])
 
 
