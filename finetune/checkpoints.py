@@ -22,11 +22,8 @@ from plumbing.handover import new_file
 
 # Words in the errors of a full disk: from the system, also through safetensors, and from torch.save.
 DISK_FULL = (
-    "No space left on device",
-    "Disk quota exceeded",
-    "PytorchStreamWriter failed writing",
-    "] . unexpected pos ",
-)
+    "No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed writing", "] . unexpected pos ",
+)  # fmt: skip
 # Words in the errors of a connection whose other end is gone: from gloo, and from NCCL.
 PEER_LOST = ("closed by peer", "reset by peer", "Broken pipe", "ncclRemoteError")
 

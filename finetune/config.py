@@ -51,9 +51,7 @@ class Settings:
     cuda_graphs: bool = True  # Unsloth: launch a step's kernels all at once, when the plan allows it
     plan: bool = True  # on CUDA: divide the effective batch and choose checkpointing and 16 or 4 bits by free memory
     gpu_memory: float = 0.0  # GiB of a GPU that training may take; 0: all that is free
-    invented_share: float = (
-        0.0  # share of extra rows whose concept has an invented name, so that the model learns to copy it
-    )
+    invented_share: float = 0.0  # of extra rows whose concept has an invented name: they teach to copy it
     save_steps: int = 200  # optimizer steps between checkpoints
     seed: int = 0
 

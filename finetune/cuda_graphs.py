@@ -81,9 +81,7 @@ class GraphedDecoder:
         kind = torch.get_autocast_dtype("cuda")
         with torch.autocast("cuda", kind, enabled=torch.is_autocast_enabled("cuda"), cache_enabled=False):
             step = _step(self.decoder, self.eager)
-            warmup = (
-                0 if self.graphs else 1
-            )  # only once, to load the kernels: it takes the same memory again, outside the pool
+            warmup = 0 if self.graphs else 1  # once loads the kernels; it takes the memory again, outside the pool
             return torch.cuda.make_graphed_callables(step, (sample.clone(),), num_warmup_iters=warmup, pool=self.pool)
 
 

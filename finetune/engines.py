@@ -65,9 +65,8 @@ def _load_unsloth(settings: Settings, folder: Path) -> Any:
     from unsloth import FastLanguageModel
 
     if settings.cuda_graphs:
-        os.environ.setdefault(
-            "UNSLOTH_BLOCK_COMPILE", "0"
-        )  # it takes half a minute and saves launches that a graph saves too
+        # Compiling takes half a minute and saves launches that a graph saves too.
+        os.environ.setdefault("UNSLOTH_BLOCK_COMPILE", "0")
     dtype = _dtype(settings)
     model, _ = FastLanguageModel.from_pretrained(
         model_name=str(folder), max_seq_length=settings.max_length, dtype=dtype, load_in_4bit=settings.load_in_4bit

@@ -55,10 +55,7 @@ class AdapterConfig:
         if isinstance(self.target_modules, str) or module in self.target_modules or self.layers_to_transform == []:
             return True
         numbers, patterns = self.layers_to_transform, self.layers_pattern or r"[^.]*"
-        layers = (
-            re.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", module)
-            for pattern in ([patterns] if isinstance(patterns, str) else patterns)
-        )
+        layers = (re.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", module) for pattern in _listed(patterns))
         layer = next((int(match[1]) for match in layers if match), None)
         return layer in (numbers if isinstance(numbers, list) else [numbers])
 
