@@ -77,13 +77,10 @@ def _faults(values: Fields) -> list[str]:
     stops = {f"stop {number}": stop for number, stop in enumerate(values["parameters"]["stop"], 1)}  # type: ignore[arg-type]
     faults = []
     for name, text in (texts | stops).items():
-        faults += [f"{name} holds U+{ord(c):04X}, which Ollama drops" for c in _dropped(text)]
+        dropped = sorted({c for c in text if not c.isprintable() and c not in "\n\t"})
+        faults += [f"{name} holds U+{ord(c):04X}, which Ollama drops" for c in dropped]
         if name in texts and '"""' in text:
             faults.append(f'{name} holds """, which would end it')
         if name in stops and re.search('["\n]|^$', text):
             faults.append(f'{name} is {text!r}, expected text on one line without "')
     return faults
-
-
-def _dropped(text: str) -> list[str]:
-    return sorted({c for c in text if not c.isprintable() and c not in "\n\t"})
