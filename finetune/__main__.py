@@ -47,10 +47,11 @@ def main() -> None:
     _silence_libraries()
     prepare_cpu()
     started = time.monotonic()
-    from finetune.engines import choose_engine, import_engine
+    from finetune.engines import choose_engine
 
     engine = choose_engine(settings, args.preset)
-    import_engine(engine)
+    if engine == "unsloth":  # it patches trl, transformers and peft when they are imported, so it must be first
+        import unsloth  # noqa: F401
     folder = find_base_folder(base, settings.base_folder or None)
     finetune(settings, engine, base, folder, args, started)
 

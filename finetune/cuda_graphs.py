@@ -28,14 +28,11 @@ def graph_length(length: int) -> int:
     return -(-length // step) * step
 
 
-def graph_decoder(model: Any, rows: int) -> None:
-    """Make the decoder of `model`, a PEFT model by Unsloth, replay graphs for batches of up to `rows` rows."""
-    decoder = model.get_base_model().model
-    decoder.forward = GraphedDecoder(decoder, rows)
-
-
 class GraphedDecoder:
-    """The decoder's forward pass: captured the first time a length appears, then replayed; eager outside training."""
+    """A decoder's forward pass on up to `rows` rows: captured when a length first appears, then replayed.
+
+    It is eager outside training.
+    """
 
     def __init__(self, decoder: Any, rows: int) -> None:
         import torch

@@ -13,7 +13,7 @@ from typing import Any
 
 from finetune.config import Settings
 from finetune.cpu import has_matrix_units
-from finetune.cuda_graphs import graph_decoder
+from finetune.cuda_graphs import GraphedDecoder
 from finetune.parallel.processes import local_rank
 from plumbing.errors import UserError
 
@@ -37,12 +37,6 @@ def choose_engine(settings: Settings, preset: str) -> str:
         print("unsloth is not installed: training with peft (slower); `pip install unsloth` fixes that", flush=True)
         return "peft"
     return "unsloth"
-
-
-def import_engine(engine: str) -> None:
-    """Unsloth patches trl, transformers and peft when they are imported, so it must be imported first."""
-    if engine == "unsloth":
-        import unsloth  # noqa: F401
 
 
 def precision(settings: Settings) -> str:
@@ -76,7 +70,8 @@ def _load_unsloth(settings: Settings, folder: Path) -> Any:
         **_lora(settings),
     )  # fmt: skip
     if settings.cuda_graphs:
-        graph_decoder(model, settings.batch)
+        decoder = model.get_base_model().model
+        decoder.forward = GraphedDecoder(decoder, settings.batch)
     return model
 
 

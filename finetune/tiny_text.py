@@ -1,4 +1,4 @@
-"""NIH question-answer pairs -> the tiny base's text: prose, chat turns, answers under random headings.
+"""NIH question-answer pairs -> the tiny base's text: prose, chats, answers under random headings.
 
 What the base must bring along, so that a LoRA of a minute only has to bind a form: medical prose, the turn markers,
 answers in sections of any heading style, and calling a thing by the name it was asked for.  The last is drilled by

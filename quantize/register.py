@@ -1,4 +1,4 @@
-"""Model folder -> models of a running Ollama.  `python -m quantize.register MODEL_DIR medical-mistral:tiny`
+"""Model folder -> models of a running Ollama.  `python -m quantize.register MODEL_DIR NAME`
 
 From a folder of several types the first gets that name, and each gets a tag too, such as medical-mistral:tiny-q8_0.
 """

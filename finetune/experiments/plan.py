@@ -1,4 +1,4 @@
-"""An experiment's TOML -> its runs: what each one sets, its settings, and the key that names its folder."""
+"""An experiment's TOML -> its runs: what each one sets, and the key that names its folder."""
 
 from __future__ import annotations
 
