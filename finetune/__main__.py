@@ -47,10 +47,11 @@ def main() -> None:
     _silence_libraries()
     prepare_cpu()
     started = time.monotonic()
-    from finetune.engines import choose_engine, import_engine
+    from finetune.engines import choose_engine
 
     engine = choose_engine(settings, args.preset)
-    import_engine(engine)
+    if engine == "unsloth":  # it patches trl, transformers and peft when they are imported, so it must be first
+        import unsloth  # noqa: F401
     folder = find_base_folder(base, settings.base_folder or None)
     finetune(settings, engine, base, folder, args, started)
 
@@ -133,13 +134,9 @@ def _plans(
 
 def _counts(model: Any, rows: list[dict[str, list[int]]]) -> dict[str, Any]:
     trainable, parameters = model.get_nb_trainable_parameters()  # counts two parameters a byte in a 4-bit tensor
-    return {
-        "rows": len(rows),
-        "tokens": sum(len(row["input_ids"]) for row in rows),
-        "trained_tokens": sum(sum(row["completion_mask"]) for row in rows),
-        "parameters": parameters,
-        "trainable": trainable,
-    }
+    tokens = sum(len(row["input_ids"]) for row in rows)
+    counts = {"rows": len(rows), "tokens": tokens, "trained_tokens": sum(sum(row["completion_mask"]) for row in rows)}
+    return counts | {"parameters": parameters, "trainable": trainable}
 
 
 def _silence_libraries() -> None:

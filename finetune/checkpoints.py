@@ -22,13 +22,11 @@ from plumbing.handover import new_file
 
 # Words in the errors of a full disk: from the system, also through safetensors, and from torch.save.
 DISK_FULL = (
-    "No space left on device",
-    "Disk quota exceeded",
-    "PytorchStreamWriter failed writing",
-    "] . unexpected pos ",
-)
+    "No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed writing", "] . unexpected pos ",
+)  # fmt: skip
 # Words in the errors of a connection whose other end is gone: from gloo, and from NCCL.
 PEER_LOST = ("closed by peer", "reset by peer", "Broken pipe", "ncclRemoteError")
+NO_CHECKPOINT = "no checkpoint to resume from; run without --resume"
 
 
 def begin(out: Path, settings: Settings, inputs: dict[str, str], resume: bool) -> Path:
@@ -55,14 +53,10 @@ def _check_started(folder: Path, now: dict[str, Any]) -> None:
     try:
         before = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise _nothing_there(folder) from None
+        raise UserError(f"{folder}: {NO_CHECKPOINT}") from None
     others = [key for key in now | before if now.get(key) != before.get(key)]
     if others:
         raise UserError(f"{folder}: was started with another {', '.join(others)}; run without --resume")
-
-
-def _nothing_there(folder: Path) -> UserError:
-    return UserError(f"{folder}: no checkpoint to resume from; run without --resume")
 
 
 @contextlib.contextmanager
@@ -95,7 +89,7 @@ def last_checkpoint(folder: Path) -> str:
     """The newest complete checkpoint's folder.  Raises UserError when there is none."""
     found = find_checkpoint(folder)
     if found is None:
-        raise _nothing_there(folder)
+        raise UserError(f"{folder}: {NO_CHECKPOINT}")
     return str(found)
 
 

@@ -51,9 +51,7 @@ class Settings:
     cuda_graphs: bool = True  # Unsloth: launch a step's kernels all at once, when the plan allows it
     plan: bool = True  # on CUDA: divide the effective batch and choose checkpointing and 16 or 4 bits by free memory
     gpu_memory: float = 0.0  # GiB of a GPU that training may take; 0: all that is free
-    invented_share: float = (
-        0.0  # share of extra rows whose concept has an invented name, so that the model learns to copy it
-    )
+    invented_share: float = 0.0  # of extra rows whose concept has an invented name: they teach to copy it
     save_steps: int = 200  # optimizer steps between checkpoints
     seed: int = 0
 
@@ -94,7 +92,10 @@ def _faults(settings: Settings) -> list[str]:
         for key, known in options.items()
         if getattr(settings, key) not in known
     ]
-    faults += _fsdp_faults(settings)
+    if settings.parallel == "fsdp" and settings.load_in_4bit:
+        faults.append("'parallel' is 'fsdp', which shards a 16-bit base: set load_in_4bit=false, or parallel=ddp")
+    if settings.parallel == "fsdp" and settings.engine == "unsloth":
+        faults.append("'parallel' is 'fsdp', which trains by peft: set engine=peft, or parallel=ddp")
     for key, (least, most) in RANGES.items():
         if not least <= getattr(settings, key) <= most:  # NaN is in no range
             faults.append(f"'{key}' is {getattr(settings, key)}, expected {least} to {most}")
@@ -104,16 +105,4 @@ def _faults(settings: Settings) -> list[str]:
         faults.append("'epochs' and 'max_steps' leave no step to train")
     if not settings.target_modules or set(settings.target_modules) - set(MODULES):
         faults.append(f"'target_modules' is {settings.target_modules}, expected some of {', '.join(MODULES)}")
-    return faults
-
-
-def _fsdp_faults(settings: Settings) -> list[str]:
-    """Settings that cannot be combined with FSDP2."""
-    if settings.parallel != "fsdp":
-        return []
-    faults = []
-    if settings.load_in_4bit:
-        faults.append("'parallel' is 'fsdp', which shards a 16-bit base: set load_in_4bit=false, or parallel=ddp")
-    if settings.engine == "unsloth":
-        faults.append("'parallel' is 'fsdp', which trains by peft: set engine=peft, or parallel=ddp")
     return faults

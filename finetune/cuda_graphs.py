@@ -28,14 +28,11 @@ def graph_length(length: int) -> int:
     return -(-length // step) * step
 
 
-def graph_decoder(model: Any, rows: int) -> None:
-    """Make the decoder of `model`, a PEFT model by Unsloth, replay graphs for batches of up to `rows` rows."""
-    decoder = model.get_base_model().model
-    decoder.forward = GraphedDecoder(decoder, rows)
-
-
 class GraphedDecoder:
-    """The decoder's forward pass: captured the first time a length appears, then replayed; eager outside training."""
+    """A decoder's forward pass on up to `rows` rows: captured when a length first appears, then replayed.
+
+    It is eager outside training.
+    """
 
     def __init__(self, decoder: Any, rows: int) -> None:
         import torch
@@ -81,9 +78,7 @@ class GraphedDecoder:
         kind = torch.get_autocast_dtype("cuda")
         with torch.autocast("cuda", kind, enabled=torch.is_autocast_enabled("cuda"), cache_enabled=False):
             step = _step(self.decoder, self.eager)
-            warmup = (
-                0 if self.graphs else 1
-            )  # only once, to load the kernels: it takes the same memory again, outside the pool
+            warmup = 0 if self.graphs else 1  # once loads the kernels; it takes the memory again, outside the pool
             return torch.cuda.make_graphed_callables(step, (sample.clone(),), num_warmup_iters=warmup, pool=self.pool)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from finetune.config import Settings
 from finetune.cpu import has_bf16_units
-from finetune.cuda_graphs import graph_decoder
+from finetune.cuda_graphs import GraphedDecoder
 from finetune.parallel.processes import local_rank
 from plumbing.errors import UserError
 
@@ -39,12 +39,6 @@ def choose_engine(settings: Settings, preset: str) -> str:
     return "unsloth"
 
 
-def import_engine(engine: str) -> None:
-    """Unsloth patches trl, transformers and peft when they are imported, so it must be imported first."""
-    if engine == "unsloth":
-        import unsloth  # noqa: F401
-
-
 def precision(settings: Settings) -> str:
     """bf16, fp16 or fp32: the setting, or by default the fastest that the hardware has."""
     import torch
@@ -65,9 +59,8 @@ def _load_unsloth(settings: Settings, folder: Path) -> Any:
     from unsloth import FastLanguageModel
 
     if settings.cuda_graphs:
-        os.environ.setdefault(
-            "UNSLOTH_BLOCK_COMPILE", "0"
-        )  # it takes half a minute and saves launches that a graph saves too
+        # Compiling takes half a minute and saves launches that a graph saves too.
+        os.environ.setdefault("UNSLOTH_BLOCK_COMPILE", "0")
     dtype = _dtype(settings)
     model, _ = FastLanguageModel.from_pretrained(
         model_name=str(folder), max_seq_length=settings.max_length, dtype=dtype, load_in_4bit=settings.load_in_4bit
@@ -77,7 +70,8 @@ def _load_unsloth(settings: Settings, folder: Path) -> Any:
         **_lora(settings),
     )  # fmt: skip
     if settings.cuda_graphs:
-        graph_decoder(model, settings.batch)
+        decoder = model.get_base_model().model
+        decoder.forward = GraphedDecoder(decoder, settings.batch)
     return model
 
 

@@ -26,16 +26,13 @@ SHOWN_ROWS = 5
 def tokenize(examples: Sequence[Example], base: Base, tokenizer: Any, max_length: int) -> list[Row]:
     """One row for each example.  Raises UserError naming the rows that are longer than `max_length` tokens."""
     rows = [tokenize_example(example, base, tokenizer) for example in examples]
-    long = [
-        (len(row["input_ids"]), e.id)
-        for row, e in zip(rows, examples, strict=True)
-        if len(row["input_ids"]) > max_length
-    ]
+    lengths = [(len(row["input_ids"]), example.id) for row, example in zip(rows, examples, strict=True)]
+    long = sorted(((length, name) for length, name in lengths if length > max_length), reverse=True)
     if long:
-        shown = ", ".join(f"{name} ({length})" for length, name in sorted(long, reverse=True)[:SHOWN_ROWS])
+        shown = ", ".join(f"{name} ({length})" for length, name in long[:SHOWN_ROWS])
         raise UserError(
             f"{len(long)} of {len(rows)} rows are longer than max_length={max_length} tokens: {shown}; "
-            f"--set max_length={max(long)[0]} would be enough"
+            f"--set max_length={long[0][0]} would be enough"
         )
     return rows
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -61,12 +62,8 @@ def main() -> None:
         shutil.copyfile(data / "concepts.json", folder / "concepts.json")  # what the base must not know, for the record
         inputs = {NIH_TEXT.name: sha256(NIH_TEXT), "concepts.json": sha256(data / "concepts.json")}
         settings = {"seed": args.seed, "minutes": args.minutes, "shape": SHAPE, "muon_lr": MUON_LR, "adam_lr": ADAM_LR}
-        counts = {
-            "articles": len(articles),
-            "documents": DOCUMENTS,
-            "tokens": len(tokens),
-            "parameters": model.num_parameters(),
-        }
+        counts = {"articles": len(articles), "documents": DOCUMENTS, "tokens": len(tokens)}
+        counts |= {"parameters": model.num_parameters()}
         write_manifest(folder, "base", inputs, settings, counts, ("torch", "transformers"), started)
 
 
@@ -86,11 +83,7 @@ def train_tokenizer(folder: Path, articles: list[Any], seed: int) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     lines = documents(articles, load_base("tiny"), 40_000, seed + 1)
-    plain = (
-        part
-        for line in lines
-        for part in line.replace("[INST]", "\n").replace("[/INST]", "\n").replace("</s>", "").split("\n")
-    )
+    plain = (part for line in lines for part in re.split(r"\[/?INST\]|\n", line.replace("</s>", "")))
     model = io.BytesIO()  # a file's path would be kept in the model
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=(part for part in plain if part.strip()), model_writer=model,
@@ -103,17 +96,8 @@ def train_tokenizer(folder: Path, articles: list[Any], seed: int) -> None:
 
 
 def tokenizer_config() -> dict[str, Any]:
-    added = {
-        str(i): {
-            "content": text,
-            "special": True,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            "single_word": False,
-        }
-        for i, text in enumerate(SPECIAL)
-    }
+    plain = {"special": True} | dict.fromkeys(("lstrip", "rstrip", "normalized", "single_word"), False)
+    added = {str(number): {"content": text, **plain} for number, text in enumerate(SPECIAL)}
     return {
         "tokenizer_class": "LlamaTokenizer", "legacy": False, "add_prefix_space": False, "add_bos_token": True,
         "add_eos_token": False, "clean_up_tokenization_spaces": False, "bos_token": "<s>", "eos_token": "</s>",
@@ -210,10 +194,7 @@ def _remove_noise(model: Any) -> None:
     import torch
 
     for layer in _linear_layers(model):
-        if torch.nn.utils.parametrize.is_parametrized(layer):
-            original = layer.parametrizations.weight.original.detach().clone()
-            torch.nn.utils.parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
-            layer.weight.data.copy_(original)
+        torch.nn.utils.parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
 
 
 def _linear_layers(model: Any) -> list[Any]:

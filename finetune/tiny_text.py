@@ -36,18 +36,9 @@ REQUESTS = (
     "Explain the medical condition: {X}", "Give a short text on {x}.", "{X}", "How would you describe {x} to a class?",
 )  # fmt: skip
 STYLES = (
-    "**{t}**: ",
-    "**{t}**: ",
-    "{t}: ",
-    "**{t}:** ",
-    "## {t}\n",
-    "[{t}] ",
-    "{t} - ",
-    "_{t}_: ",
-    "**{t}**\n",
-    "<{t}> ",
+    "**{t}**: ", "**{t}**: ", "{t}: ", "**{t}:** ", "## {t}\n", "[{t}] ", "{t} - ", "_{t}_: ", "**{t}**\n", "<{t}> ",
     "* {t}: ",
-)
+)  # fmt: skip
 TITLES = (
     "Summary", "Overview", "Meaning", "Background", "Cause", "Causes", "Signs", "Symptoms", "Outlook", "Treatment",
     "Details", "Mechanism", "In Practice", "Key Points", "Description", "Importance", "Facts", "Term", "Answer", "Use",
@@ -90,7 +81,7 @@ def read_articles(held_out: set[str], known: set[str], path: Path = NIH_TEXT) ->
     names = sorted((re.escape(n) for n in held_out if len(n) > 2), key=len, reverse=True)
     mentions = re.compile(rf"\b(?:{'|'.join(names)})\b", re.IGNORECASE) if names else re.compile(r"(?!)")
     defines = re.compile(
-        rf"^(?:an? |the )?(?:{'|'.join(names)})\b[^.]{{0,40}}\b(?:is|are|means|refers)\b", re.IGNORECASE
+        rf"(?:an? |the )?(?:{'|'.join(names)})\b[^.]{{0,40}}\b(?:is|are|means|refers)\b", re.IGNORECASE
     )
     by_focus: dict[str, list[tuple[str, ...]]] = {}
     with lzma.open(path, "rt", encoding="utf-8") as lines:
@@ -191,12 +182,10 @@ def _sections(style: str, titles: list[str], parts: list[str], rng: random.Rando
 
 def _form(style: str, titles: list[str], parts: list[str], closing: str, rng: random.Random) -> list[str]:
     """Instructions that an answer in these sections follows."""
-    bounds = [
-        rng.choice(
-            (f"one paragraph of {rng.randint(3, 10)} to {len(p.split()) + rng.randint(5, 80)} words", "a short text")
-        )
-        for p in parts
-    ]
+    bounds = []
+    for part in parts:
+        words = f"{rng.randint(3, 10)} to {len(part.split()) + rng.randint(5, 80)} words"
+        bounds.append(rng.choice((f"one paragraph of {words}", "a short text")))
     bounds += [f"exactly this text: {closing}"] if closing else []
     return [style.replace("{t}", title) + bound for title, bound in zip(titles, bounds, strict=True)]
 

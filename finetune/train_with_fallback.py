@@ -48,11 +48,8 @@ def train_as_planned(
             with new_file(checkpoints / "plan.json") as file:
                 file.write_text(json.dumps(plan and dataclasses.asdict(plan)), encoding="utf-8")
         resume = args.resume or find_checkpoint(checkpoints) is not None
-        used = (
-            plan.apply(settings)
-            if plan
-            else dataclasses.replace(share_of_one(settings, world_size()), cuda_graphs=False)
-        )
+        own = dataclasses.replace(share_of_one(settings, world_size()), cuda_graphs=False)
+        used = plan.apply(settings) if plan else own
         trained = _attempt(used, engine, folder, rows, tokenizer, checkpoints, resume, args.report_to)
         if trained:
             return _compared(trained, plan)

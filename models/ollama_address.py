@@ -25,8 +25,6 @@ def server_url(host: str | None) -> str:
         raise UserError(
             f"'{given}' is not an address of Ollama; expected for example http://127.0.0.1:{PORT}"
         ) from None
-    name = parts.hostname or "127.0.0.1"
-    name = (
-        "127.0.0.1" if name == "0.0.0.0" else name
-    )  # a server listens there on every interface; a client cannot call it
+    # A server on 0.0.0.0 listens on every interface; a client cannot call that address.
+    name = "127.0.0.1" if parts.hostname in (None, "", "0.0.0.0") else parts.hostname
     return f"{parts.scheme}://{f'[{name}]' if ':' in name else name}:{port}{parts.path.rstrip('/')}"

@@ -11,16 +11,13 @@ from typing import Any
 
 from plumbing.errors import UserError, faults_error, unknown_key
 
-KINDS: dict[str, type] = {
-    "num_ctx": int, "num_predict": int, "stop": list, "repeat_penalty": float, "frequency_penalty": float, "repeat_last_n": int, "top_k": int,
-    "top_p": float, "min_p": float, "temperature": float, "seed": int,
-}  # fmt: skip
 # For what a model leaves open: the defaults of Ollama 0.34.2 (api/types.go), except for the context, which depends on
 # the machine there, and the answer's length, which has no limit there.
 DEFAULTS: dict[str, Any] = {
     "num_ctx": 4096, "num_predict": 512, "stop": [], "repeat_penalty": 1.0, "frequency_penalty": 0.0, "repeat_last_n": 64, "top_k": 40,
     "top_p": 0.9, "min_p": 0.0, "temperature": 0.0, "seed": 0,
 }  # fmt: skip
+KINDS: dict[str, type] = {name: type(value) for name, value in DEFAULTS.items()}
 
 
 def own_options(parameters: Mapping[str, Sequence[float | str]], trained_context: int | None = None) -> dict[str, Any]:
@@ -81,9 +78,8 @@ def _fault(name: str, value: Any) -> list[str]:
     fits = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
     if not fits or (kind is list and not all(isinstance(item, str) and item for item in value)):
         return [f"{name} is {value!r}, expected {'texts in [ ]' if kind is list else kind.__name__}"]
-    least = {"num_ctx": 8, "num_predict": 1}.get(
-        name
-    )  # the server accepts less and gives garbage, or an answer without end
+    # The server accepts less and gives garbage, or an answer without end.
+    least = {"num_ctx": 8, "num_predict": 1}.get(name)
     if least is not None and value < least:
         return [f"{name} is {value}, expected {least} or more"]
     return [f"{name} is {value}, expected more than 0"] if name == "repeat_penalty" and value <= 0 else []

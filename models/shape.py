@@ -51,11 +51,8 @@ class Shape:
 
     def linear(self) -> dict[str, tuple[int, int]]:
         """The linear layers of one block: name -> (outputs, inputs)."""
-        queries, keys, up = (
-            self.heads * self.head_size,
-            self.kv_heads * self.head_size,
-            (self.feed_forward, self.hidden),
-        )
+        queries, keys = self.heads * self.head_size, self.kv_heads * self.head_size
+        up = (self.feed_forward, self.hidden)
         return {
             "self_attn.q_proj": (queries, self.hidden), "self_attn.k_proj": (keys, self.hidden),
             "self_attn.v_proj": (keys, self.hidden), "self_attn.o_proj": (self.hidden, queries),

@@ -34,9 +34,8 @@ def _print_four_bit_note(adapter: Path, out: Path) -> None:
     note = "trained on the 4-bit base, merged onto the 16-bit one (--onto nf4 takes the other)"
     if "onto_difference" in model["counts"]:
         changed = model["counts"]["onto_difference"]
-        note = (
-            f"onto the 4-bit base: its linear layers differ from the 16-bit base's by {changed:.2%} (root mean square)"
-        )
+        note = f"onto the 4-bit base: its linear layers differ from the 16-bit base's by {changed:.2%}"
+        note += " (root mean square)"
     print(f"{note}; what that changes in the answers: python -m eval.attribute {out} --adapter {adapter}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -55,10 +55,7 @@ class AdapterConfig:
         if isinstance(self.target_modules, str) or module in self.target_modules or self.layers_to_transform == []:
             return True
         numbers, patterns = self.layers_to_transform, self.layers_pattern or r"[^.]*"
-        layers = (
-            re.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", module)
-            for pattern in ([patterns] if isinstance(patterns, str) else patterns)
-        )
+        layers = (re.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", module) for pattern in _listed(patterns))
         layer = next((int(match[1]) for match in layers if match), None)
         return layer in (numbers if isinstance(numbers, list) else [numbers])
 
@@ -97,16 +94,10 @@ def _lost(table: Mapping[str, Any], kind: object) -> list[str]:
 
 def _faults(config: AdapterConfig) -> list[str]:
     """Values of the right type that make no sense."""
-    numbers: dict[str, Iterable[float]] = {
-        "r": [config.r], "lora_alpha": [config.lora_alpha],
-        "rank_pattern": config.rank_pattern.values(), "alpha_pattern": config.alpha_pattern.values(),
-    }  # fmt: skip
-    faults = [
-        f"{key} is {value}, expected a number above 0"
-        for key, values in numbers.items()
-        for value in values
-        if not 0 < value < LARGEST
-    ]
+    numbers = [("r", config.r), ("lora_alpha", config.lora_alpha)]
+    numbers += [("rank_pattern", rank) for rank in config.rank_pattern.values()]
+    numbers += [("alpha_pattern", alpha) for alpha in config.alpha_pattern.values()]
+    faults = [f"{key} is {value}, expected a number above 0" for key, value in numbers if not 0 < value < LARGEST]
     patterns = [*config.rank_pattern, *config.alpha_pattern, *config.modules_to_save, *_listed(config.layers_pattern)]
     patterns += [one for one in (config.target_modules, config.exclude_modules) if isinstance(one, str)]
     for pattern in patterns:

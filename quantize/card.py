@@ -63,14 +63,11 @@ def ggufs(manifest: Manifest) -> list[str]:
 
 
 def files(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
-    found = []
+    outputs, found = manifest["outputs"], []
     for name in ggufs(manifest):
-        kind = name.split(".")[1]
-        own = f"Modelfile.{kind}"
-        found.append(
-            {"name": name, "type": kind, "bytes": (folder / name).stat().st_size, "sha256": manifest["outputs"][name]}
-            | {"modelfile": own if own in manifest["outputs"] else "Modelfile"}
-        )
+        kind, size = name.split(".")[1], (folder / name).stat().st_size
+        modelfile = f"Modelfile.{kind}" if f"Modelfile.{kind}" in outputs else "Modelfile"
+        found.append({"name": name, "type": kind, "bytes": size, "sha256": outputs[name], "modelfile": modelfile})
     return found
 
 
@@ -100,17 +97,14 @@ def measured(report: Path, manifest: Manifest) -> dict[str, Any]:
             found = table["condition"]
             raise UserError(f"{report}: was asked under '{found}', expected 'served', as the model is published")
         kept = {key: table["adherence"][key] for key in ("share", "low", "high")}
-        rest = {"judged": table["judged"], "failed": table["failed"], "backend": table["backend"]}
+        rest = {key: table[key] for key in ("judged", "failed", "backend")}
         named = table["named"]["share"]
         if None in (*kept.values(), named):
             raise UserError(f"{report}: no answer was judged; measure again")
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{report}: no usable report.json; measure again with python -m eval.adherence") from None
-    return (
-        {"type": name.split(".")[1], "named": named, "split": report_manifest["settings"].get("split", "?")}
-        | kept
-        | rest
-    )
+    split = report_manifest["settings"].get("split", "?")
+    return {"type": name.split(".")[1], "named": named, "split": split, **kept, **rest}
 
 
 def parity(folder: Path, manifest: Manifest) -> dict[str, Any] | None:

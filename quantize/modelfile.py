@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from contract.base import Base
 from contract.contract import Contract
@@ -15,15 +15,9 @@ from plumbing.errors import UserError, faults_error
 
 TEMPLATE = Path(__file__).parent.parent / "Modelfile"
 ANSWER = 512  # tokens at most: four times the mean answer, and it ends an endless loop
-
-
-class Fields(TypedDict):
-    """Named and typed as in Ollama's POST /api/create, which does not check the types itself."""
-
-    template: str
-    system: str
-    license: str
-    parameters: dict[str, int | float | list[str]]
+# Named and typed as in Ollama's POST /api/create, which does not check the types itself: `template`, `system` and
+# `license` are texts, `parameters` is a table of numbers and lists of texts.
+Fields = dict[str, Any]
 
 
 def fields(contract: Contract, base: Base, card: str = "") -> Fields:
@@ -73,17 +67,14 @@ def render(values: Fields, gguf: str) -> str:
 
 def _faults(values: Fields) -> list[str]:
     """What Ollama's Modelfile parser would drop or misread.  It knows no escapes (parser/parser.go)."""
-    texts: dict[str, Any] = {name: values[name] for name in ("template", "system", "license")}  # type: ignore[literal-required]
-    stops = {f"stop {number}": stop for number, stop in enumerate(values["parameters"]["stop"], 1)}  # type: ignore[arg-type]
+    texts = {name: values[name] for name in ("template", "system", "license")}
+    stops = {f"stop {number}": stop for number, stop in enumerate(values["parameters"]["stop"], 1)}
     faults = []
     for name, text in (texts | stops).items():
-        faults += [f"{name} holds U+{ord(c):04X}, which Ollama drops" for c in _dropped(text)]
+        dropped = sorted({c for c in text if not c.isprintable() and c not in "\n\t"})
+        faults += [f"{name} holds U+{ord(c):04X}, which Ollama drops" for c in dropped]
         if name in texts and '"""' in text:
             faults.append(f'{name} holds """, which would end it')
         if name in stops and re.search('["\n]|^$', text):
             faults.append(f'{name} is {text!r}, expected text on one line without "')
     return faults
-
-
-def _dropped(text: str) -> list[str]:
-    return sorted({c for c in text if not c.isprintable() and c not in "\n\t"})

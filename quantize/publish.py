@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from contract.base import load_base
 from plumbing import hub
 from plumbing.errors import UserError, run
 from plumbing.handover import MANIFEST, Manifest, check_outputs, read_manifest
@@ -67,13 +68,11 @@ def _check_adapter(folder: Path, manifest: Manifest, adapter: Path | None) -> Ma
 
 def _config(adapter: Path, folder: Path) -> Files:
     """PEFT's config, with the base's Hub repository instead of a folder of this machine; {} if it has that already."""
-    import tomllib
-
     config = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     named = config.get("base_model_name_or_path")
     if not is_path(named) and not (isinstance(named, str) and Path(named).is_dir()):
         return {}
-    config["base_model_name_or_path"] = tomllib.loads((folder / "base.toml").read_text(encoding="utf-8-sig"))["repo"]
+    config["base_model_name_or_path"] = load_base(folder / "base.toml").repo
     return {ADAPTER_CONFIG: (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()}
 
 

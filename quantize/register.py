@@ -113,9 +113,9 @@ def upload(server: Server, gguf: Path, sha256: str) -> None:
 def differences(values: Fields, sha256: str, shown: dict[str, Any]) -> list[str]:
     """Each field in which /api/show differs from what was sent."""
     found = [
-        f"{key} is {shown.get(key, '')!r}, sent {values[key]!r}"  # type: ignore[literal-required]
+        f"{key} is {shown.get(key, '')!r}, sent {values[key]!r}"
         for key in ("template", "system", "license")
-        if shown.get(key, "") != values[key]  # type: ignore[literal-required]
+        if shown.get(key, "") != values[key]
     ]
     sent = {name: tuple(value) if isinstance(value, list) else (value,) for name, value in values["parameters"].items()}
     held = shown_parameters(shown.get("parameters", ""))

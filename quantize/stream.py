@@ -106,11 +106,8 @@ def make_blocks(part: Part, quantize: Quantize) -> Blocks:
             raise NotFinite
         return {"F32": weight}
     except NotFinite:
-        cause = (
-            "the adapter's training diverged, or the base is damaged"
-            if part.lora or isinstance(part.tensor, Saved)
-            else "the base is damaged"
-        )
+        trained = part.lora or isinstance(part.tensor, Saved)
+        cause = "the adapter's training diverged, or the base is damaged" if trained else "the base is damaged"
         raise UserError(
             f"{part.tensor.name}: holds values that are not numbers or beyond 65504: {cause}; make it again"
         ) from None

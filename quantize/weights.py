@@ -118,10 +118,8 @@ def _absent(
 
 def _refusal(path: Path, faults: list[str]) -> UserError:
     shown, more = faults[:3], f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
-    cures = {
-        OTHER_BASE: "name its own base with --base DIR",
-        LACKS: "train it again, or name its own base with --base DIR",
-    }
+    named = "name its own base with --base DIR"
+    cures = {OTHER_BASE: named, LACKS: f"train it again, or {named}"}
     cure = next((cure for cause, cure in cures.items() if any(cause in fault for fault in shown)), "train without that")
     return UserError(f"{path}: {'; '.join(shown)}{more}; {cure}")
 

@@ -35,7 +35,7 @@ class Run:
     """One training of a fresh base."""
 
     changes: dict[str, Any]  # what differs between runs
-    overrides: tuple[str, ...]  # everything it sets, in the form of `--set`
+    overrides: list[str]  # everything it sets, in the form of `--set`
     settings: Settings
 
     @property
@@ -60,7 +60,8 @@ def load_plan(path: Path) -> tuple[ExperimentPlan, list[Run]]:
     runs: list[Run] = []
     for changes in expand(plan):
         try:
-            runs.append(_run(plan, changes))
+            overrides = [f"{key}={as_toml(value)}" for key, value in (plan.set | changes).items()]
+            runs.append(Run(changes, overrides, load_settings(plan.preset, overrides)))
         except UserError as error:
             faults.append(f"run {len(runs) + len(faults) + 1}: {error}")
     faults += _duplicates(runs)
@@ -77,11 +78,6 @@ def expand(plan: ExperimentPlan) -> list[dict[str, Any]]:
     """
     points = [dict(zip(plan.grid, values, strict=True)) for values in itertools.product(*plan.grid.values())]
     return [run | point for run in plan.runs or [{}] for point in points]
-
-
-def _run(plan: ExperimentPlan, changes: dict[str, Any]) -> Run:
-    overrides = tuple(f"{key}={as_toml(value)}" for key, value in (plan.set | changes).items())
-    return Run(changes, overrides, load_settings(plan.preset, list(overrides)))
 
 
 def as_toml(value: Any) -> str:

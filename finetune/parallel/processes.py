@@ -16,14 +16,9 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
-def rank() -> int:
-    """This process's number among all hosts' processes, from 0."""
-    return int(os.environ.get("RANK", 0))
-
-
 def is_main() -> bool:
-    """Is this the process that prints and writes?"""
-    return rank() == 0
+    """Is this the process that prints and writes?  The first of all hosts' processes is."""
+    return int(os.environ.get("RANK", 0)) == 0
 
 
 def gather(value: Any) -> list[Any]:

@@ -33,12 +33,8 @@ def fsdp_arguments(settings: Settings) -> dict[str, Any]:
     """
     if settings.parallel != "fsdp":
         return {}
-    config = {
-        "version": 2,
-        "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-        "reshard_after_forward": True,
-        "state_dict_type": "SHARDED_STATE_DICT",  # each process writes its own shard of a checkpoint
-    }
+    config = {"version": 2, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP", "reshard_after_forward": True}
+    config |= {"state_dict_type": "SHARDED_STATE_DICT"}  # each process writes its own shard of a checkpoint
     immediate = {"gradient_accumulation_kwargs": {"sync_each_batch": True}}
     return {"fsdp": True, "fsdp_config": config, "accelerator_config": immediate}
 
