@@ -105,7 +105,7 @@ def character_faults(text: str) -> Iterator[Found]:
     [('characters', 'U+2019 RIGHT SINGLE QUOTATION MARK; write it in ASCII')]
     """
     if text != text.strip() or re.search(r"\s\s|[\t\n\r]", text):
-        found = "a blank at an end, two in a row, a tab or a new line"
+        found = "a space at an end, two in a row, a tab or a new line"
         yield "blanks", f"'{text.strip()[:30]}': {found}; write single spaces"
     for char in dict.fromkeys(text):
         if _is_look_alike(char):

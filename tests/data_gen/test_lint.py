@@ -171,7 +171,7 @@ def test_a_finding_is_one_line_of_visible_characters(tmp_path: Path) -> None:
     write(tmp_path / "own.jsonl", CARD | {"id": "a\nb", "what": "(\x1b[2J\u202e"})
     result = run("own.jsonl", cwd=tmp_path)
     assert result.stdout.splitlines()[0] == (
-        "own.jsonl:1 a\\nb: blanks: 'id': 'a\\nb': a blank at an end, two in a row, a tab or a new line; write single spaces"
+        "own.jsonl:1 a\\nb: blanks: 'id': 'a\\nb': a space at an end, two in a row, a tab or a new line; write single spaces"
     )
     assert "'(\\x1b[2J\\u202e'" in result.stdout and result.stdout.count("\n") == 5
 
