@@ -120,7 +120,7 @@ def other_rope(adapter: Path, base: Path) -> None:
 
 
 def unpermuted(monkeypatch: pytest.MonkeyPatch) -> None:
-    from quantize.families import Placed
+    from quantize.layout import Placed
 
     monkeypatch.setattr(Placed, "arrange", lambda self, weight: weight)
 
@@ -186,7 +186,7 @@ def test_what_cannot_be_compared_is_refused_in_one_line(made: tuple[Path, Path],
         ((folder, terms, str(other), str(made[1])), "not the adapter that"),
         ((folder, terms, str(made[0]), str(elsewhere)), "not the base that"),
         ((folder, terms, str(tmp_path / "none"), None), "no such adapter folder"),
-        ((made[0], terms, None, None), "wanted what the stage 'model' makes"),
+        ((made[0], terms, None, None), "expected what the stage 'model' makes"),
     ]:
         with pytest.raises(UserError, match=words):
             read_deployment(*arguments)
