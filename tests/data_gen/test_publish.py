@@ -121,7 +121,7 @@ def test_a_foreign_folder_is_never_replaced(folder: Path, tmp_path: Path, where:
         ([], "nothing to do: name a folder with --save-to-disk"),
         (["--private"], "--private needs --push OWNER/NAME"),
         (["--push", "a/b/c", "--save-to-disk", "arrow"], "is not a repository's name"),
-        (["--save-to-disk", "."], "is, holds or lies in"),
+        (["--save-to-disk", "."], "overlaps with"),
     ],
 )
 def test_a_mistaken_call_does_nothing(
