@@ -122,7 +122,7 @@ def test_a_vocabulary_that_does_not_fit_is_refused(base: Path, spoil: Callable[[
 
 
 def test_a_stop_that_is_no_single_piece_is_refused(small_base: Path) -> None:
-    with pytest.raises(UserError, match=r"no piece '<end_of_turn>', which base\.toml names"):
+    with pytest.raises(UserError, match=r"has no token '<end_of_turn>', which base\.toml names"):
         read_vocabulary(small_base, dataclasses.replace(TINY, stop="<end_of_turn>"), 1024)
 
 
