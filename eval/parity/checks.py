@@ -116,11 +116,16 @@ def compare_registration(
 
 
 def _tokenizer_pairs(base: Base, info: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """The GGUF's tokenizer by its metadata.  For a SentencePiece model llama.cpp reads a missing flag as true."""
+    """The GGUF's tokenizer by its metadata.
+
+    llama.cpp reads a missing flag of a SentencePiece model as true.  Such a model merges by scores, a byte-level BPE by
+    merges.
+    """
+    order = "scores" if base.tokenizer == "sentencepiece" else "merges"
     return [
         ("gguf add_bos_token", base.add_bos, info.get("tokenizer.ggml.add_bos_token", True)),
         ("gguf add_space_prefix", base.add_space_prefix, info.get("tokenizer.ggml.add_space_prefix", True)),
-        ("gguf scores", True, "tokenizer.ggml.scores" in info),
+        (f"gguf {order}", True, f"tokenizer.ggml.{order}" in info),
     ]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from contract.base import Base, load_base
+from eval.parity.checks import _tokenizer_pairs
 from models.base_folder import find_base_folder
 from models.conversations import CONVERSATIONS
 from plumbing.errors import UserError
@@ -110,3 +111,11 @@ def test_what_is_not_a_tokenizer_is_one_line(base: Base, tmp_path: Path, text: s
     (tmp_path / "tokenizer.json").write_text(text)
     with pytest.raises(UserError, match="not a tokenizer; fetch the base again"):
         read_bpe_vocabulary(tmp_path, base, 49152)
+
+
+def test_parity_looks_for_the_merges_of_a_byte_level_bpe(base: Base) -> None:
+    held = {"tokenizer.ggml.add_bos_token": False, "tokenizer.ggml.add_space_prefix": False}
+    names = {name: (trained, served) for name, trained, served in _tokenizer_pairs(base, held)}
+    assert names["gguf merges"] == (True, False) and "gguf scores" not in names
+    whole = _tokenizer_pairs(base, held | {"tokenizer.ggml.merges": ["a b"]})
+    assert all(trained == served for _, trained, served in whole)
